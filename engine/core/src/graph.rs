@@ -1,0 +1,120 @@
+//! The compiled graph: nodes in topological order, joined by exchanges.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+
+use crate::batch::Batch;
+use crate::catalogue::{Catalogue, EventType};
+use crate::error::Result;
+use crate::operator::OperatorFactory;
+use crate::projection::{ProjectionSpec, ProjectionWrite};
+
+/// Position of a node in [`Graph::nodes`].
+pub type NodeId = usize;
+
+/// How rows get from one node's tasks to the next one's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exchange {
+    /// Task n feeds task n. Nodes joined like this run as one.
+    Forward,
+    /// By the hash of these columns of the rows.
+    Hash(Vec<usize>),
+    /// All to task 0.
+    Gather,
+}
+
+/// An edge, seen from its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The node whose output it carries.
+    pub node: NodeId,
+    /// How.
+    pub exchange: Exchange,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum NodeKind {
+    /// The stored events of a type; one task a partition of its topic. Rows have the table schema.
+    Source {
+        /// The type.
+        event_type: Arc<EventType>,
+        /// Which columns of the table schema anything downstream reads; the others may come as nulls or empty text.
+        columns: Vec<usize>,
+    },
+    /// An operator.
+    Operator(Arc<dyn OperatorFactory>),
+    /// A sink.
+    Sink(Arc<dyn SinkFactory>),
+}
+
+/// A node of the graph.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Unique; the user's name for the stream or sink, with a suffix for the parts of one stream.
+    pub name: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Where its rows come from; all have the same columns.
+    pub inputs: Vec<Input>,
+    /// The columns of its output (of a sink: of its input).
+    pub schema: SchemaRef,
+    /// How many tasks it runs as.
+    pub tasks: u32,
+    /// Identity of the node and everything upstream of it.
+    pub fingerprint: String,
+}
+
+/// A checked and compiled pipeline.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The event types.
+    pub catalogue: Arc<Catalogue>,
+    /// The nodes; inputs come before what reads them.
+    pub nodes: Vec<Node>,
+}
+
+/// What a sink wants done with an epoch's rows.
+#[derive(Debug, Default)]
+pub struct SinkOutput {
+    /// Rows for its projection, part of the epoch's transaction.
+    pub write: Option<ProjectionWrite>,
+    /// Text to print once the epoch is committed.
+    pub lines: Vec<String>,
+}
+
+/// A sink's working instance: one for all tasks.
+pub trait Sink: Send {
+    /// What becomes of an epoch's rows. Batches come in a fixed order; weights are consolidated here.
+    ///
+    /// # Errors
+    /// When the rows cannot be brought into form.
+    fn on_epoch(&mut self, epoch: u64, batches: Vec<Batch>) -> Result<SinkOutput>;
+}
+
+/// A configured sink of the graph.
+pub trait SinkFactory: fmt::Debug + Send + Sync {
+    /// Its kind, such as `projection`.
+    fn kind(&self) -> &'static str;
+
+    /// The table that it keeps, if it keeps one.
+    fn projection(&self) -> Option<Arc<ProjectionSpec>> {
+        None
+    }
+
+    /// Whether a new sink of this kind begins with the retained events (else with what comes from now on).
+    fn starts_at_beginning(&self) -> bool;
+
+    /// Makes the instance.
+    ///
+    /// # Errors
+    /// When something it is made of cannot be built.
+    fn create(&self) -> Result<Box<dyn Sink>>;
+
+    /// What it does, on one line, for `explain`; also its identity (see [`OperatorFactory::describe`]).
+    fn describe(&self) -> String;
+}

@@ -1,0 +1,130 @@
+//! Operators: synchronous, without I/O, one instance per task (a node times a partition).
+//!
+//! Time and failure are not their business. The engine calls `on_batch` for the rows of an epoch in a fixed order, then
+//! `on_watermark` once if the watermark rose, so an operator that does the same for the same calls is deterministic.
+//! State is kept in **parts**: immutable batches, each saved once and from then on only referred to, so a snapshot costs
+//! what changed since the last one.
+
+use std::fmt;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::batch::Batch;
+use crate::error::Result;
+use crate::time::Micros;
+
+/// Where an operator puts what it makes.
+#[derive(Debug)]
+pub struct Output {
+    /// The number of the epoch that is being computed.
+    pub epoch: u64,
+    /// Rows for the next node, in order.
+    pub batches: Vec<Batch>,
+    /// Rows that missed every window they belong to.
+    pub late: Vec<Batch>,
+}
+
+impl Output {
+    /// An empty output of an epoch.
+    #[must_use]
+    pub fn new(epoch: u64) -> Self {
+        Self { epoch, batches: Vec::new(), late: Vec::new() }
+    }
+
+    /// Emits rows; empty batches are left out.
+    pub fn emit(&mut self, batch: Batch) {
+        if batch.num_rows() > 0 {
+            self.batches.push(batch);
+        }
+    }
+}
+
+/// Names a part of saved state within a pipeline; never used twice.
+pub type PartId = u64;
+
+/// A part of an operator's state: what the operator calls it, and its rows.
+#[derive(Clone, Debug)]
+pub struct StatePart {
+    /// The operator's own name for it, such as the window it belongs to.
+    pub label: String,
+    /// Names the part.
+    pub id: PartId,
+    /// Its rows.
+    pub rows: RecordBatch,
+}
+
+/// Collects an operator's state for a snapshot.
+pub trait StateWriter {
+    /// Saves rows that no earlier snapshot has; the id is for [`StateWriter::keep`] next time.
+    fn save(&mut self, label: String, rows: RecordBatch) -> PartId;
+
+    /// Says that a part saved or restored earlier still belongs to the state.
+    fn keep(&mut self, label: String, id: PartId);
+}
+
+/// One instance of an operator.
+pub trait Operator: Send {
+    /// Takes rows. `port` is the number of the input they come from.
+    ///
+    /// # Errors
+    /// When an expression or aggregate fails on them.
+    fn on_batch(&mut self, port: usize, batch: Batch, output: &mut Output) -> Result<()>;
+
+    /// Learns that no more rows before `watermark` will come that are not late. Called at most once an epoch, after its
+    /// rows, and only when the watermark rose.
+    ///
+    /// # Errors
+    /// When an aggregate fails.
+    fn on_watermark(&mut self, watermark: Micros, output: &mut Output) -> Result<()> {
+        let _ = (watermark, output);
+        Ok(())
+    }
+
+    /// The least watermark at which it would emit something; `None` if it waits for nothing.
+    fn next_timer(&self) -> Option<Micros> {
+        None
+    }
+
+    /// Hands over its state.
+    ///
+    /// # Errors
+    /// When the state cannot be expressed as rows.
+    fn snapshot(&mut self, writer: &mut dyn StateWriter) -> Result<()> {
+        let _ = writer;
+        Ok(())
+    }
+
+    /// Takes back the state of a snapshot, into a fresh instance.
+    ///
+    /// # Errors
+    /// When the parts are not its own.
+    fn restore(&mut self, parts: Vec<StatePart>, watermark: Option<Micros>) -> Result<()> {
+        let _ = watermark;
+        if parts.is_empty() { Ok(()) } else { Err(crate::Error::Corrupt("state for an operator without state".into())) }
+    }
+
+    /// Bytes of memory it holds, approximately.
+    fn size(&self) -> usize {
+        0
+    }
+}
+
+/// A configured operator of the graph, from which the engine makes one instance per task.
+pub trait OperatorFactory: fmt::Debug + Send + Sync {
+    /// Its kind, such as `tumble`.
+    fn kind(&self) -> &'static str;
+
+    /// The columns of its output.
+    fn schema(&self) -> SchemaRef;
+
+    /// Makes an instance.
+    ///
+    /// # Errors
+    /// When something it is made of cannot be built.
+    fn create(&self) -> Result<Box<dyn Operator>>;
+
+    /// What it does, on one line, for `explain`. Also its identity: state is reused after an edit of the file only
+    /// where this text and everything upstream stayed the same.
+    fn describe(&self) -> String;
+}

@@ -1,0 +1,62 @@
+//! Times are microseconds since 1970-01-01T00:00:00Z, in Arrow `Timestamp(µs, "UTC")`, everywhere.
+
+use arrow::datatypes::{DataType, TimeUnit};
+use chrono::{DateTime, SecondsFormat};
+
+/// Microseconds since the Unix epoch, or a span of microseconds.
+pub type Micros = i64;
+
+/// One second.
+pub const SECOND: Micros = 1_000_000;
+
+/// The greatest event time that is accepted: the last microsecond of the year 2261.
+pub const MAX_EVENT_TIME: Micros = 9_214_646_400 * SECOND - 1;
+
+/// The Arrow type of every time column.
+#[must_use]
+pub fn timestamp_type() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// Whether an event may have happened at this time (1970 to 2261).
+#[must_use]
+pub fn is_valid_event_time(time: Micros) -> bool {
+    (0..=MAX_EVENT_TIME).contains(&time)
+}
+
+/// Reads an RFC 3339 time; digits beyond microseconds are cut off. `None` if it is not one.
+#[must_use]
+pub fn parse_rfc3339(text: &str) -> Option<Micros> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
+}
+
+/// Writes a time as RFC 3339 in UTC with as many digits of the second as it needs (none, 3 or 6).
+#[must_use]
+pub fn format_rfc3339(time: Micros) -> String {
+    match DateTime::from_timestamp_micros(time) {
+        Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        None => format!("{time}us"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_are_1970_and_2261() {
+        assert_eq!(parse_rfc3339("2261-12-31T23:59:59.999999Z"), Some(MAX_EVENT_TIME));
+        assert!(is_valid_event_time(0));
+        assert!(!is_valid_event_time(-1));
+        assert!(!is_valid_event_time(MAX_EVENT_TIME + 1));
+    }
+
+    #[test]
+    fn texts_go_both_ways() {
+        for text in ["2026-01-01T00:00:10Z", "2026-01-01T00:00:10.250Z", "2026-01-01T00:00:10.250001Z"] {
+            assert_eq!(format_rfc3339(parse_rfc3339(text).expect("a time")), text);
+        }
+        assert_eq!(parse_rfc3339("2026-01-01T02:00:00+02:00"), parse_rfc3339("2026-01-01T00:00:00Z"));
+        assert_eq!(parse_rfc3339("yesterday"), None);
+    }
+}

@@ -1,0 +1,1 @@
+//! Every source, operator and sink, one file each.
