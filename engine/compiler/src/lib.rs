@@ -1,1 +1,206 @@
-//! See Cargo.toml.
+//! The pipeline file to a checked and compiled pipeline.
+//!
+//! [`load`] reads the YAML, fills in the environment, checks the catalogue, compiles the streams' SQL, configures the
+//! components and joins all of it to a graph. Everything that is wrong with the file comes back in one go, each with its
+//! place, what is wrong and what to write instead; no input makes it panic.
+//!
+//! It knows components only through the registry, and SQL only through [`cornjacket_sql`].
+//! Codes of diagnostics are listed in `docs/diagnostics.md`.
+
+mod components;
+mod events;
+mod expand;
+mod fields;
+mod files;
+mod fingerprint;
+mod lower;
+mod names;
+mod node;
+mod order;
+mod position;
+mod render;
+mod report;
+mod section;
+mod settings;
+mod streams;
+mod yaml;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cornjacket_core::catalogue::Catalogue;
+use cornjacket_core::component::Registry;
+use cornjacket_core::diagnostic::{Diagnostic, SourceFile};
+use cornjacket_core::graph::Graph;
+
+pub use components::SourceEntry;
+pub use render::{render, to_json};
+
+use lower::ReadySink;
+use names::{is_identifier, proposed_identifier};
+use node::Node;
+use report::Report;
+use streams::Streams;
+
+/// A pipeline that can run.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its name.
+    pub name: String,
+    /// What it is for; empty if the file does not say.
+    pub description: String,
+    /// Its nodes.
+    pub graph: Arc<Graph>,
+    /// Its event types and topics.
+    pub catalogue: Arc<Catalogue>,
+    /// Its sources, in the order of the file.
+    pub sources: Vec<SourceEntry>,
+}
+
+/// What came of a pipeline file.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The pipeline; `None` if there is any error.
+    pub pipeline: Option<Pipeline>,
+    /// Errors and warnings in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// The keys that a pipeline file may have.
+const SECTIONS: [&str; 9] =
+    ["pipeline", "description", "events", "topics", "sources", "streams", "sinks", "functions", "tests"];
+
+/// Loads a pipeline file: reads, checks and compiles it. `environment` gives the values of `${NAME}`. Files that it names
+/// are looked for relative to its own folder.
+pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>, registry: &Registry) -> Outcome {
+    let text = match files::read_text(path) {
+        Ok(text) => text,
+        Err(reason) => {
+            let diagnostic =
+                Diagnostic::error("CJ001", None, format!("the pipeline file `{}` {reason}", path.display()))
+                    .with_hint("give the path of a pipeline file, such as pipelines/iot.yaml");
+            return Outcome { pipeline: None, diagnostics: vec![diagnostic] };
+        }
+    };
+    let mut report = Report::new(Arc::new(SourceFile { path: path.into(), text }));
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let pipeline = compile(folder, environment, registry, &mut report);
+    let pipeline = pipeline.filter(|_| report.errors() == 0);
+    Outcome { pipeline, diagnostics: report.finish() }
+}
+
+fn compile(
+    folder: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    registry: &Registry,
+    report: &mut Report,
+) -> Option<Pipeline> {
+    let mut root = yaml::parse(report)?;
+    expand::expand(&mut root, environment, report);
+    check_root(&root, report)?;
+    let name = name(&root, report);
+    let description = description(&root, report);
+    check_names(&root, report);
+    let events = events::events(root.entry("events"), root.entry("topics"), report);
+    let catalogue = Arc::new(events.catalogue);
+    let streams = streams::streams(root.entry("streams"), &catalogue, events.broken, folder, report);
+    let sources = components::sources(root.entry("sources"), registry, report);
+    let sinks = components::sinks(root.entry("sinks"), registry, &catalogue, &streams, report);
+    if report.errors() > 0 {
+        return None;
+    }
+    warn_unused(&root, &streams, &sinks, report);
+    let name = name?;
+    match lower::lower(&name, &catalogue, &streams.streams, sinks, registry) {
+        Ok(graph) => Some(Pipeline { name, description, graph: Arc::new(graph), catalogue, sources }),
+        Err(missing) => {
+            let span = streams.get(&missing.stream).map_or(0..0, |stream| stream.name_span.clone());
+            let message =
+                format!("`{}` cannot be computed: no operator is registered for a part of it", missing.stream);
+            report.error("CJ307", &span, message, Some("write it with filters, columns, UNION ALL and windows".into()));
+            None
+        }
+    }
+}
+
+/// Checks that the file is a map of known sections, and names the sections that this version does not have.
+fn check_root(root: &Node, report: &mut Report) -> Option<()> {
+    let Some(entries) = root.entries() else {
+        let message = format!("a pipeline file is a map of sections, and this is {}", root.kind());
+        report.error("CJ007", &root.span, message, Some("begin with `pipeline: name`".into()));
+        return None;
+    };
+    section::unknown_keys(entries, &SECTIONS, report);
+    if let Some(functions) = root.entry("functions") {
+        let hint = Some("use the functions of SQL".into());
+        report.error("CJ009", &functions.key_span, "`functions` are not supported in this version", hint);
+    }
+    if let Some(tests) = root.entry("tests") {
+        let hint = "they do no harm here; a later version runs them";
+        report.warning("CJ010", &tests.key_span, "`tests` are not run by this version", hint);
+    }
+    Some(())
+}
+
+fn name(root: &Node, report: &mut Report) -> Option<String> {
+    let Some(entry) = root.entry("pipeline") else {
+        let hint = Some("add a first line such as `pipeline: iot`".into());
+        report.error("CJ008", &(0..0), "the pipeline has no name", hint);
+        return None;
+    };
+    let name: String = settings::read(entry, report)?;
+    let is_right = is_identifier(&name.replace('-', "_"));
+    if !is_right {
+        let hint = format!("write `{}`", proposed_identifier(&name));
+        report.error("CJ011", &entry.value.span, format!("`{name}` is no name for a pipeline"), Some(hint));
+    }
+    is_right.then_some(name)
+}
+
+fn description(root: &Node, report: &mut Report) -> String {
+    root.entry("description").and_then(|entry| settings::read(entry, report)).unwrap_or_default()
+}
+
+/// Sources, streams and sinks share one space of names.
+fn check_names(root: &Node, report: &mut Report) {
+    let mut seen: HashMap<&str, (&str, usize)> = HashMap::new();
+    for (section, what) in [("sources", "source"), ("streams", "stream"), ("sinks", "sink")] {
+        for entry in root.entry(section).and_then(|entry| entry.value.entries()).unwrap_or_default() {
+            if !is_identifier(&entry.key) {
+                let message = format!("`{}` is no name for a {what}", entry.key.escape_debug());
+                let hint =
+                    format!("use lower-case letters, digits and `_`, such as `{}`", proposed_identifier(&entry.key));
+                report.error("CJ011", &entry.key_span, message, Some(hint));
+            }
+            let (line, _) = report.file().line_column(entry.key_span.start);
+            if let Some((other, line)) = seen.insert(&entry.key, (what, line)) {
+                let message = format!("the {other} on line {line} is called `{}` too", entry.key);
+                let hint = "sources, streams and sinks need names that differ; rename one of them".to_string();
+                report.error("CJ012", &entry.key_span, message, Some(hint));
+            }
+        }
+    }
+}
+
+fn warn_unused(root: &Node, streams: &Streams, sinks: &[ReadySink], report: &mut Report) {
+    let place =
+        |section: &str| root.entry(section).or_else(|| root.entry("pipeline")).map_or(0..0, |e| e.key_span.clone());
+    if root.entry("sources").is_none_or(|entry| entry.value.entries().unwrap_or_default().is_empty()) {
+        let hint = "add one, such as `sources: { api: { http: {} } }`";
+        report.warning("CJ407", &place("sources"), "the pipeline has no source, so no event can come in", hint);
+    }
+    if sinks.is_empty() {
+        let hint = "add one, such as a `projection`";
+        report.warning("CJ406", &place("sinks"), "the pipeline has no sink, so nothing comes of its events", hint);
+        return;
+    }
+    for stream in &streams.streams {
+        let is_read = sinks.iter().any(|sink| sink.from == stream.name)
+            || streams.streams.iter().any(|other| other.reads.contains(&stream.name));
+        if !is_read {
+            let message = format!("nothing reads the stream `{}`, so it is not computed", stream.name);
+            report.warning("CJ306", &stream.name_span, message, "read it in a sink or another stream, or remove it");
+        }
+    }
+}

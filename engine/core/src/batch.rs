@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch, RecordBatchOptions,
     TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{filter, filter_record_batch, take, take_record_batch};
@@ -162,7 +162,13 @@ impl Batch {
     /// # Errors
     /// When a row number is out of bounds.
     pub fn take(&self, rows: &UInt32Array) -> Result<Self> {
-        Ok(Self { rows: take_record_batch(&self.rows, rows)?, lineage: self.lineage.take(rows)? })
+        let lineage = self.lineage.take(rows)?;
+        if self.rows.num_columns() == 0 {
+            // Arrow's kernel loses the row count of a batch without columns.
+            let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+            return Ok(Self { rows: RecordBatch::try_new_with_options(self.rows.schema(), vec![], &options)?, lineage });
+        }
+        Ok(Self { rows: take_record_batch(&self.rows, rows)?, lineage })
     }
 
     /// The same rows with other columns, computed row by row from them.

@@ -7,9 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder,
+};
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema, SchemaRef};
 use regex::Regex;
 
+use crate::error::Result;
 use crate::time::{Micros, SECOND, timestamp_type};
 
 /// Positions of the envelope's columns in the stored schema; the payload's fields follow.
@@ -205,6 +210,47 @@ impl EventType {
     pub fn table_schema(&self) -> &SchemaRef {
         &self.table
     }
+
+    /// Stored rows as SQL sees them. Columns that are not named (all are if `columns` is `None`) may come back empty where
+    /// that is cheaper; they must not be read.
+    ///
+    /// # Errors
+    /// When the rows do not have the stored schema.
+    pub fn table_rows(&self, stored: &RecordBatch, columns: Option<&[usize]>) -> Result<RecordBatch> {
+        let wanted = |at: usize| columns.is_none_or(|columns| columns.contains(&at));
+        let rows = stored.num_rows();
+        let column = |at: usize| -> ArrayRef {
+            match at {
+                0 | 1 if !wanted(at) => empty_texts(rows),
+                0 => id_text(stored.column(stored::EVENT_ID).as_fixed_size_binary()),
+                1 => Arc::new(StringArray::from_iter_values(std::iter::repeat_n(self.name.as_str(), rows))),
+                _ => Arc::clone(stored.column(at - 1)),
+            }
+        };
+        let columns = (0..self.table.fields().len()).map(column).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.table), columns)?)
+    }
+
+    /// The positions in the stored schema of these columns of the table schema.
+    #[must_use]
+    pub fn stored_columns(&self, columns: &[usize]) -> Vec<usize> {
+        columns.iter().filter(|at| **at != 1).map(|at| at.saturating_sub(1)).collect()
+    }
+}
+
+fn id_text(ids: &FixedSizeBinaryArray) -> ArrayRef {
+    let mut text = StringBuilder::with_capacity(ids.len(), 36 * ids.len());
+    let mut buffer = uuid::Uuid::encode_buffer();
+    for id in ids.iter() {
+        let id = id.and_then(|bytes| uuid::Uuid::from_slice(bytes).ok()).unwrap_or_default();
+        text.append_value(id.hyphenated().encode_lower(&mut buffer));
+    }
+    Arc::new(text.finish())
+}
+
+/// A text column of empty strings, which costs next to nothing.
+fn empty_texts(rows: usize) -> ArrayRef {
+    Arc::new(StringArray::new(OffsetBuffer::new_zeroed(rows), Buffer::default(), None))
 }
 
 fn schema(envelope: Vec<ArrowField>, payload: &[ArrowField]) -> SchemaRef {

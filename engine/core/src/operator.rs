@@ -1,7 +1,7 @@
 //! Operators: synchronous, without I/O, one instance per task (a node times a partition).
 //!
 //! Time and failure are not their business. The engine calls `on_batch` for the rows of an epoch in a fixed order, then
-//! `on_watermark` once if the watermark rose, so an operator that does the same for the same calls is deterministic.
+//! `on_watermark` once at its end, so an operator that does the same for the same calls is deterministic.
 //! State is kept in **parts**: immutable batches, each saved once and from then on only referred to, so a snapshot costs
 //! what changed since the last one.
 
@@ -23,13 +23,15 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Rows that missed every window they belong to.
     pub late: Vec<Batch>,
+    /// Rows that an expression failed on, and how.
+    pub failed: Vec<(Batch, String)>,
 }
 
 impl Output {
     /// An empty output of an epoch.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
-        Self { epoch, batches: Vec::new(), late: Vec::new() }
+        Self { epoch, batches: Vec::new(), late: Vec::new(), failed: Vec::new() }
     }
 
     /// Emits rows; empty batches are left out.
@@ -71,8 +73,8 @@ pub trait Operator: Send {
     /// When an expression or aggregate fails on them.
     fn on_batch(&mut self, port: usize, batch: Batch, output: &mut Output) -> Result<()>;
 
-    /// Learns that no more rows before `watermark` will come that are not late. Called at most once an epoch, after its
-    /// rows, and only when the watermark rose.
+    /// Learns that an epoch ends, and that no more rows before `watermark` will come that are not late. Called once an
+    /// epoch, after its rows, as soon as there is a watermark; it never falls, and need not have risen.
     ///
     /// # Errors
     /// When an aggregate fails.
@@ -117,6 +119,9 @@ pub trait OperatorFactory: fmt::Debug + Send + Sync {
 
     /// The columns of its output.
     fn schema(&self) -> SchemaRef;
+
+    /// Whether its output depends on rows of earlier epochs, so that it must see the log again after a change.
+    fn is_stateful(&self) -> bool;
 
     /// Makes an instance.
     ///

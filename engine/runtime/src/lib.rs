@@ -1,6 +1,8 @@
 //! Graph to running tasks: the door that takes events in, the engine that works in epochs, watermarks, snapshots and
 //! recovery.
 
+pub mod engine;
 pub mod status;
 
+pub use engine::{Engine, EngineHandle, EngineOptions, Saver, Step, spawn};
 pub use status::{ClockStatus, NodeStatus, Status};

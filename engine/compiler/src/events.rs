@@ -1,0 +1,172 @@
+//! The sections `events:` and `topics:`: what may enter, and where it is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cornjacket_core::catalogue::{Catalogue, EventType, Field, UnknownFields, WatermarkPolicy, default_topic};
+use cornjacket_core::setting;
+use serde::Deserialize;
+
+use crate::fields::payload_fields;
+use crate::names::is_identifier;
+use crate::node::{Entry, Node};
+use crate::report::Report;
+use crate::section::{known_settings, refuse_unbuilt};
+use crate::settings::read;
+
+/// What the file says of events and topics.
+pub(crate) struct Events {
+    pub(crate) catalogue: Catalogue,
+    /// Event types that are declared but wrong: whatever reads them is not reported a second time.
+    pub(crate) broken: BTreeSet<String>,
+}
+
+/// The most partitions that a topic may have.
+const MAX_PARTITIONS: u32 = 1024;
+
+/// Reads both sections.
+pub(crate) fn events(events: Option<&Entry>, topics: Option<&Entry>, report: &mut Report) -> Events {
+    let (mut types, mut broken, mut used) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    for entry in known_settings(events, None, report) {
+        match event_type(entry, report) {
+            Some(event_type) => {
+                used.insert(event_type.topic.clone());
+                types.push(event_type);
+            }
+            None => {
+                broken.insert(entry.key.clone());
+            }
+        }
+    }
+    let mut partitions = BTreeMap::new();
+    for entry in known_settings(topics, None, report) {
+        if broken.is_empty() && !used.contains(&entry.key) {
+            let hint = "remove it, or name it as the `topic:` of an event type";
+            report.warning("CJ108", &entry.key_span, format!("no event type goes to the topic `{}`", entry.key), hint);
+        }
+        partitions.extend(topic(entry, report).map(|count| (entry.key.clone(), count)));
+    }
+    Events { catalogue: Catalogue::new(types, partitions), broken }
+}
+
+fn event_type(entry: &Entry, report: &mut Report) -> Option<EventType> {
+    let name_is_right = check_name(entry, report);
+    known_settings(Some(entry), Some(&["topic", "payload", "unknown_fields", "watermark"]), report);
+    entry.value.entries()?;
+    let topic = topic_of(entry, report);
+    let fields = match entry.value.entry("payload") {
+        Some(payload) => payload_fields(payload, report),
+        None => Some(Vec::<Field>::new()),
+    };
+    let unknown_fields = match entry.value.entry("unknown_fields") {
+        Some(setting) => read::<UnknownFieldsSetting>(setting, report).map(UnknownFields::from),
+        None => Some(UnknownFields::default()),
+    };
+    let watermark = match entry.value.entry("watermark") {
+        Some(setting) => watermark(setting, report),
+        None => Some(WatermarkPolicy::default()),
+    };
+    let event_type = EventType::new(entry.key.as_str(), topic?, fields?, unknown_fields?, watermark?);
+    name_is_right.then_some(event_type)
+}
+
+/// An event type is a table of SQL: two parts, which need no quotes there.
+fn check_name(entry: &Entry, report: &mut Report) -> bool {
+    let parts: Vec<&str> = entry.key.split('.').collect();
+    let is_right = parts.len() == 2 && parts.iter().all(|part| is_identifier(part));
+    if !is_right {
+        let message = format!("`{}` is no name for an event type", entry.key);
+        let hint = "write two lower-case parts joined by a dot, such as sensor.reading".to_string();
+        report.error("CJ101", &entry.key_span, message, Some(hint));
+    }
+    is_right
+}
+
+fn topic_of(entry: &Entry, report: &mut Report) -> Option<String> {
+    let Some(setting) = entry.value.entry("topic") else { return Some(default_topic(&entry.key).to_string()) };
+    let topic: String = read(setting, report)?;
+    is_topic(&topic, &setting.value, report).then_some(topic)
+}
+
+/// Kafka's rule for topic names.
+fn is_topic(name: &str, node: &Node, report: &mut Report) -> bool {
+    let is_right = !name.is_empty()
+        && name.len() <= 249
+        && name != "."
+        && name != ".."
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+    if !is_right {
+        let hint = "use letters, digits, `-`, `_` and `.`, at most 249 of them, such as sensor-events";
+        report.error("CJ107", &node.span, format!("`{name}` is no name for a topic"), Some(hint.into()));
+    }
+    is_right
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum UnknownFieldsSetting {
+    Keep,
+    Reject,
+}
+
+impl From<UnknownFieldsSetting> for UnknownFields {
+    fn from(setting: UnknownFieldsSetting) -> Self {
+        match setting {
+            UnknownFieldsSetting::Keep => Self::Keep,
+            UnknownFieldsSetting::Reject => Self::Reject,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WatermarkSettings {
+    delay: Option<setting::Span>,
+    idle: Option<setting::Span>,
+    max_ahead: Option<setting::Span>,
+    per: Option<ClockPer>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ClockPer {
+    Partition,
+    Aggregate,
+}
+
+fn watermark(entry: &Entry, report: &mut Report) -> Option<WatermarkPolicy> {
+    let settings: WatermarkSettings = read(entry, report)?;
+    if matches!(settings.per, Some(ClockPer::Aggregate)) {
+        let place = entry.value.entry("per").unwrap_or(entry).value.span.clone();
+        let message = "a clock per aggregate is not supported in this version";
+        report.error(
+            "CJ009",
+            &place,
+            message,
+            Some("write `per: partition`, and a `delay` as long as devices buffer".into()),
+        );
+        return None;
+    }
+    let default = WatermarkPolicy::default();
+    let or = |span: Option<setting::Span>, default| span.map_or(default, |span| span.0);
+    Some(WatermarkPolicy {
+        delay: or(settings.delay, default.delay),
+        idle: or(settings.idle, default.idle),
+        max_ahead: or(settings.max_ahead, default.max_ahead),
+    })
+}
+
+/// How many partitions a topic has, if its settings are right and say so.
+fn topic(entry: &Entry, report: &mut Report) -> Option<u32> {
+    let name = Node { span: entry.key_span.clone(), ..entry.value.clone() };
+    is_topic(&entry.key, &name, report);
+    known_settings(Some(entry), Some(&["partitions", "retain"]), report);
+    refuse_unbuilt(entry, "retain", "events are kept for ever; leave it out", report);
+    let setting = entry.value.entry("partitions")?;
+    let count: u32 = read(setting, report)?;
+    if (1..=MAX_PARTITIONS).contains(&count) {
+        return Some(count);
+    }
+    let message = format!("a topic cannot have {count} partitions");
+    report.error("CJ105", &setting.value.span, message, Some(format!("write a number from 1 to {MAX_PARTITIONS}")));
+    None
+}

@@ -1,0 +1,157 @@
+//! What comes from the environment: `${NAME}`, `${NAME:-default}` and `${file:/path}` inside values.
+//!
+//! Expansion works on parsed values, so that nothing in a variable can break the file or add settings to it. What was
+//! expanded is not expanded again. Lower-case placeholders (`${topic.1}`) stay: they are filled per message.
+//! `$${` stands for a literal `${`.
+
+use std::ops::Range;
+use std::path::Path;
+
+use crate::files::read_text;
+use crate::node::{Node, Scalar, Value};
+use crate::position::locate;
+use crate::report::Report;
+
+/// Looks up an environment variable.
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Expands every value of the tree in place.
+pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &mut Report) {
+    let span = node.span.clone();
+    match &mut node.value {
+        Value::List(items) => items.iter_mut().for_each(|item| expand(item, environment, report)),
+        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.value, environment, report)),
+        Value::Scalar(scalar) if scalar.text.contains("${") => {
+            let (text, faults) = expand_text(&scalar.text, environment);
+            let is_unfilled = !faults.is_empty();
+            for fault in faults {
+                let place = locate(&report.file().text, &span, &scalar.text, &fault.at);
+                report.error(fault.code, &place, fault.message, Some(fault.hint));
+            }
+            if is_unfilled {
+                report.mark_unfilled(span);
+            }
+            *scalar = Scalar { text, quoted: scalar.quoted, expanded: true };
+        }
+        Value::Null | Value::Scalar(_) => {}
+    }
+}
+
+/// What is wrong with a placeholder, and where in the text.
+struct Fault {
+    at: Range<usize>,
+    code: &'static str,
+    message: String,
+    hint: String,
+}
+
+fn expand_text(text: &str, environment: Environment<'_>) -> (String, Vec<Fault>) {
+    let (mut out, mut faults) = (String::new(), Vec::new());
+    let mut at = 0;
+    while let Some(found) = text[at..].find("${").map(|found| at + found) {
+        out.push_str(&text[at..found]);
+        if out.ends_with('$') {
+            out.push('{');
+            at = found + 2;
+            continue;
+        }
+        let Some(length) = text[found..].find('}') else {
+            faults.extend(unclosed(text, found));
+            out.push_str(&text[found..]);
+            return (out, faults);
+        };
+        let inner = &text[found + 2..found + length];
+        at = found + length + 1;
+        match value_of(inner, environment) {
+            Ok(Some(value)) => out.push_str(&value),
+            Ok(None) => out.push_str(&text[found..at]),
+            Err((code, message, hint)) => faults.push(Fault { at: found..at, code, message, hint }),
+        }
+    }
+    out.push_str(&text[at..]);
+    (out, faults)
+}
+
+/// A placeholder without its end, if it was meant to be one of ours.
+fn unclosed(text: &str, found: usize) -> Option<Fault> {
+    let ours =
+        text[found + 2..].starts_with(|c: char| c.is_ascii_uppercase()) || text[found + 2..].starts_with("file:");
+    ours.then(|| Fault {
+        at: found..found + 2,
+        code: "CJ005",
+        message: "`${` is not closed".into(),
+        hint: "end the placeholder with `}`, or write `$${` for a literal `${`".into(),
+    })
+}
+
+type Unresolved = (&'static str, String, String);
+
+/// The value of a placeholder; `None` if it is filled per message.
+fn value_of(inner: &str, environment: Environment<'_>) -> Result<Option<String>, Unresolved> {
+    if let Some(path) = inner.strip_prefix("file:") {
+        return secret(path).map(Some);
+    }
+    let (name, default) = match inner.split_once(":-") {
+        Some((name, default)) => (name, Some(default)),
+        None => (inner, None),
+    };
+    let is_name = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+    if !is_name {
+        return Ok(None);
+    }
+    // As in a shell, `:-` also replaces an empty value.
+    let value = environment(name).filter(|value| !value.is_empty() || default.is_none());
+    value.or_else(|| default.map(str::to_string)).map(Some).ok_or_else(|| {
+        let hint = format!("set {name}, or give it a default: ${{{name}:-…}}");
+        ("CJ004", format!("the environment variable `{name}` is not set"), hint)
+    })
+}
+
+/// The text of a secret's file without the line break at its end.
+fn secret(path: &str) -> Result<String, Unresolved> {
+    match read_text(Path::new(path)) {
+        Ok(text) => Ok(text.strip_suffix('\n').map_or(text.as_str(), |text| text.trim_end_matches('\r')).to_string()),
+        Err(reason) => Err(("CJ005", format!("`{path}` {reason}"), "give the path of a readable text file".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expanded(text: &str) -> (String, Vec<String>) {
+        let environment = |name: &str| match name {
+            "URL" => Some("http://x".to_string()),
+            "NESTED" => Some("${URL}".to_string()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        let (out, faults) = expand_text(text, &environment);
+        (out, faults.into_iter().map(|fault| format!("{:?} {}", fault.at, fault.message)).collect())
+    }
+
+    #[test]
+    fn placeholders_are_filled_once_and_lower_case_ones_stay() {
+        let cases = [
+            ("a ${URL}/b ${URL:-no}", "a http://x/b http://x"),
+            ("${NESTED}", "${URL}"),
+            ("${MISSING:-de:-fault}|${EMPTY:-none}|${EMPTY}", "de:-fault|none|"),
+            ("${topic.1} ${key} ${payload.ts} ${}", "${topic.1} ${key} ${payload.ts} ${}"),
+            ("$${URL} $ {URL} $URL", "${URL} $ {URL} $URL"),
+            ("${topic.1", "${topic.1"),
+        ];
+        for (text, wanted) in cases {
+            assert_eq!(expanded(text), (wanted.to_string(), Vec::new()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_filled_is_named_with_its_place() {
+        let (_, faults) = expanded("ä ${NO} ${file:/no/such/file} ${URL");
+        assert_eq!(faults.len(), 3, "{faults:?}");
+        assert!(faults[0].starts_with("3..8 the environment variable `NO`"), "{faults:?}");
+        assert!(faults[1].contains("/no/such/file"), "{faults:?}");
+        assert!(faults[2].contains("not closed"), "{faults:?}");
+    }
+}

@@ -1,0 +1,283 @@
+//! The section `streams:`: SQL over events and over other streams, compiled in the order of dependency.
+//!
+//! What reads something broken is not reported itself: there is one diagnostic per cause.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use cornjacket_core::aggregate::Relation;
+use cornjacket_core::catalogue::Catalogue;
+use cornjacket_core::diagnostic::{Diagnostic, Place, SourceFile};
+use cornjacket_core::setting;
+use cornjacket_sql::stream::tables_of;
+use cornjacket_sql::{SqlFault, StreamOptions, Tables, compile_stream};
+
+use crate::files::read_text;
+use crate::node::{Entry, Span, Value};
+use crate::order::{Order, order};
+use crate::position::locate;
+use crate::report::Report;
+use crate::section::{known_settings, refuse_unbuilt};
+use crate::settings::read;
+
+/// A stream that compiled.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) name_span: Span,
+    pub(crate) relation: Relation,
+    /// The streams and event types that it reads.
+    pub(crate) reads: BTreeSet<String>,
+    /// Whether it takes rows back.
+    pub(crate) updating: bool,
+}
+
+/// Every stream of the file.
+pub(crate) struct Streams {
+    /// Those that compiled; what a stream reads comes before it.
+    pub(crate) streams: Vec<Stream>,
+    /// Names of streams and event types that are wrong, reported already.
+    pub(crate) broken: BTreeSet<String>,
+}
+
+impl Streams {
+    pub(crate) fn get(&self, name: &str) -> Option<&Stream> {
+        self.streams.iter().find(|stream| stream.name == name)
+    }
+}
+
+/// A stream as it was declared.
+struct Declared {
+    name: String,
+    name_span: Span,
+    sql: String,
+    origin: Origin,
+    lateness: i64,
+    lateness_span: Option<Span>,
+}
+
+/// Where the SQL of a stream stands.
+enum Origin {
+    /// In a scalar of the pipeline file, as it is.
+    Scalar(Span),
+    /// In a scalar that was changed by the environment, so that only the scalar as a whole can be pointed at.
+    Expanded(Span),
+    File(Arc<SourceFile>),
+}
+
+/// Reads and compiles the section. `broken` holds the event types that are wrong.
+pub(crate) fn streams(
+    section: Option<&Entry>,
+    catalogue: &Catalogue,
+    broken: BTreeSet<String>,
+    folder: &Path,
+    report: &mut Report,
+) -> Streams {
+    let schemas = catalogue.types.iter().map(|(name, t)| (name.clone(), Arc::clone(t.table_schema()))).collect();
+    let mut compiler =
+        Compiler { tables: Tables { schemas }, streams: Streams { streams: Vec::new(), broken }, report };
+    let declared = compiler.declared(section, folder);
+    let reads: BTreeMap<&str, BTreeSet<String>> =
+        declared.iter().map(|stream| (stream.name.as_str(), tables_of(&stream.sql).into_iter().collect())).collect();
+    let Order { sorted, cycles } = order(&declared.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), &reads);
+    for cycle in cycles {
+        compiler.report_cycle(&cycle, &declared);
+    }
+    for index in sorted {
+        let stream = &declared[index];
+        compiler.compile(stream, &reads[stream.name.as_str()]);
+    }
+    compiler.streams
+}
+
+struct Compiler<'a> {
+    tables: Tables,
+    streams: Streams,
+    report: &'a mut Report,
+}
+
+impl Compiler<'_> {
+    fn declared(&mut self, section: Option<&Entry>, folder: &Path) -> Vec<Declared> {
+        let mut declared = Vec::new();
+        for entry in known_settings(section, None, self.report) {
+            match declare(entry, folder, self.report) {
+                Some(stream) => declared.push(stream),
+                None => {
+                    self.streams.broken.insert(entry.key.clone());
+                }
+            }
+        }
+        declared
+    }
+
+    fn report_cycle(&mut self, cycle: &[usize], declared: &[Declared]) {
+        let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|at| declared[*at].name.as_str()).collect();
+        let Some(first) = cycle.first() else { return };
+        let message = format!("these streams read each other in a circle: {}", names.join(" <- "));
+        let hint = "let one of them read event types only".to_string();
+        self.report.error("CJ301", &declared[*first].name_span, message, Some(hint));
+        self.streams.broken.extend(cycle.iter().map(|at| declared[*at].name.clone()));
+    }
+
+    fn compile(&mut self, stream: &Declared, reads: &BTreeSet<String>) {
+        if reads.iter().any(|name| self.streams.broken.contains(name)) {
+            self.streams.broken.insert(stream.name.clone());
+            return;
+        }
+        let options = StreamOptions { lateness: stream.lateness };
+        let compiled = compile_stream(&stream.sql, &self.tables, options);
+        let compiled = compiled.map_err(|faults| self.report_faults(stream, faults)).ok();
+        let checked = compiled.and_then(|relation| self.check_updates(stream, relation));
+        match checked {
+            Some((relation, updating)) => {
+                self.tables.schemas.insert(stream.name.clone(), Arc::clone(relation.schema()));
+                let (name, name_span) = (stream.name.clone(), stream.name_span.clone());
+                self.streams.streams.push(Stream { name, name_span, relation, reads: reads.clone(), updating });
+            }
+            None => {
+                self.streams.broken.insert(stream.name.clone());
+            }
+        }
+    }
+
+    /// Whether the stream takes rows back; `None` if it cannot work that way.
+    fn check_updates(&mut self, stream: &Declared, relation: Relation) -> Option<(Relation, bool)> {
+        let nature = Nature::of(&relation, &self.streams);
+        if nature.windows_over_updates {
+            let message = format!("the window of `{}` would count rows that are taken back later", stream.name);
+            let hint = "set `lateness` only on the last windowed stream of a chain; windows over updates are not supported in this version";
+            self.report.error("CJ305", &stream.name_span, message, Some(hint.into()));
+            return None;
+        }
+        if let (Some(span), false) = (&stream.lateness_span, nature.has_window) {
+            let message = format!("`lateness` has no effect on `{}`, which has no window", stream.name);
+            self.report.error(
+                "CJ304",
+                span,
+                message,
+                Some("remove it, or set it on the stream with the window".into()),
+            );
+            return None;
+        }
+        Some((relation, nature.reads_updates || (nature.has_window && stream.lateness > 0)))
+    }
+
+    fn report_faults(&mut self, stream: &Declared, faults: Vec<SqlFault>) {
+        for fault in faults {
+            let place = self.place_of(stream, &fault);
+            let mut diagnostic = Diagnostic::error(fault.code, Some(place), fault.message);
+            diagnostic.hint = fault.hint;
+            self.report.push(diagnostic);
+        }
+    }
+
+    fn place_of(&self, stream: &Declared, fault: &SqlFault) -> Place {
+        let file = self.report.file();
+        match (&stream.origin, &fault.span) {
+            (Origin::File(sql_file), span) => Place {
+                file: Arc::clone(sql_file),
+                span: span.clone().unwrap_or_else(|| 0..stream.sql.trim_end().len()),
+            },
+            (Origin::Scalar(scalar), Some(wanted)) => {
+                let span = locate(&file.text, scalar, &stream.sql, wanted);
+                Place { file, span }
+            }
+            (Origin::Expanded(scalar), Some(_)) => Place { file, span: scalar.clone() },
+            (Origin::Scalar(_) | Origin::Expanded(_), None) => Place { file, span: stream.name_span.clone() },
+        }
+    }
+}
+
+/// What a relation does with time and with rows taken back.
+#[derive(Clone, Copy, Default)]
+struct Nature {
+    has_window: bool,
+    reads_updates: bool,
+    windows_over_updates: bool,
+}
+
+impl Nature {
+    fn of(relation: &Relation, streams: &Streams) -> Self {
+        match relation {
+            Relation::Table { name, .. } => {
+                Self { reads_updates: streams.get(name).is_some_and(|stream| stream.updating), ..Self::default() }
+            }
+            Relation::Transform { input, .. } => Self::of(input, streams),
+            Relation::Union { inputs } => {
+                inputs.iter().map(|input| Self::of(input, streams)).fold(Self::default(), Self::or)
+            }
+            Relation::Tumble { input, window } => {
+                let input = Self::of(input, streams);
+                let over = input.reads_updates || (input.has_window && window.lateness > 0);
+                Self { has_window: true, windows_over_updates: input.windows_over_updates || over, ..input }
+            }
+        }
+    }
+
+    fn or(self, other: Self) -> Self {
+        Self {
+            has_window: self.has_window || other.has_window,
+            reads_updates: self.reads_updates || other.reads_updates,
+            windows_over_updates: self.windows_over_updates || other.windows_over_updates,
+        }
+    }
+}
+
+fn declare(entry: &Entry, folder: &Path, report: &mut Report) -> Option<Declared> {
+    let lateness_entry = entry.value.entry("lateness");
+    let (sql, origin) = match &entry.value.value {
+        Value::Scalar(_) => inline(entry, report)?,
+        _ => long_form(entry, folder, report)?,
+    };
+    let lateness = match lateness_entry {
+        Some(setting) => read::<setting::Span>(setting, report)?.0,
+        None => 0,
+    };
+    let lateness_span = lateness_entry.filter(|_| lateness > 0).map(|setting| setting.value.span.clone());
+    Some(Declared { name: entry.key.clone(), name_span: entry.key_span.clone(), sql, origin, lateness, lateness_span })
+}
+
+fn long_form(entry: &Entry, folder: &Path, report: &mut Report) -> Option<(String, Origin)> {
+    let before = report.errors();
+    known_settings(Some(entry), Some(&["sql", "sql_file", "lateness", "ttl", "time_zone"]), report);
+    refuse_unbuilt(entry, "ttl", "leave it out: no state of this version needs one", report);
+    refuse_unbuilt(entry, "time_zone", "leave it out: windows by day follow UTC", report);
+    let found = match (entry.value.entry("sql"), entry.value.entry("sql_file")) {
+        (Some(sql), None) => inline(sql, report),
+        (None, Some(path)) => from_file(path, folder, report),
+        (Some(_), Some(path)) => {
+            let hint = Some("keep one of them".into());
+            report.error("CJ303", &path.key_span, "a stream has either `sql` or `sql_file`, not both", hint);
+            None
+        }
+        (None, None) => {
+            if report.errors() == before {
+                let hint = Some("write `sql: SELECT …` or `sql_file: path.sql` under it".into());
+                report.error("CJ303", &entry.key_span, format!("the stream `{}` has no SQL", entry.key), hint);
+            }
+            None
+        }
+    };
+    found.filter(|_| report.errors() == before)
+}
+
+fn inline(entry: &Entry, report: &mut Report) -> Option<(String, Origin)> {
+    let sql: String = read(entry, report)?;
+    let span = entry.value.span.clone();
+    let is_expanded = matches!(&entry.value.value, Value::Scalar(scalar) if scalar.expanded);
+    Some((sql, if is_expanded { Origin::Expanded(span) } else { Origin::Scalar(span) }))
+}
+
+fn from_file(entry: &Entry, folder: &Path, report: &mut Report) -> Option<(String, Origin)> {
+    let path = folder.join(read::<String>(entry, report)?);
+    match read_text(&path) {
+        Ok(text) => Some((text.clone(), Origin::File(Arc::new(SourceFile { path, text })))),
+        Err(reason) => {
+            let message = format!("the SQL file `{}` {reason}", path.display());
+            let hint = "the path is relative to the pipeline file".to_string();
+            report.error("CJ302", &entry.value.span, message, Some(hint));
+            None
+        }
+    }
+}

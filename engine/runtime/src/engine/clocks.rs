@@ -1,0 +1,212 @@
+//! Clocks: how far time has come, per event type and partition.
+//!
+//! A clock is the greatest event time so far less the type's `delay`. It rises with the rows, and by **raises**: when a
+//! partition has been silent for the type's `idle`, its clock is set to the greatest of the type's clocks; when all are
+//! silent, time goes on from the greatest at the speed of the wall clock. Raises depend on the wall clock, so they are
+//! recorded with their epoch, and recovery applies the record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{AsArray, Int64Array};
+use arrow::datatypes::TimestampMicrosecondType;
+use cornjacket_core::Result;
+use cornjacket_core::batch::{Batch, Lineage, Origins};
+use cornjacket_core::catalogue::{EventType, stored};
+use cornjacket_core::graph::{Graph, NodeKind};
+use cornjacket_core::log::Chunk;
+use cornjacket_core::store::Raise;
+use cornjacket_core::time::Micros;
+use serde::{Deserialize, Serialize};
+
+use crate::status::ClockStatus;
+
+/// The watermark of each event type: the least of its clocks. Types that never had a row have none.
+pub(super) type Watermarks = BTreeMap<String, Micros>;
+
+struct PartitionClock {
+    clock: Micros,
+    /// When its last row was taken, by the process's own time.
+    seen: Micros,
+}
+
+struct TypeClocks {
+    event_type: Arc<EventType>,
+    partitions: BTreeMap<u32, PartitionClock>,
+    /// While all are silent: the greatest clock when that began, and when it began.
+    anchor: Option<(Micros, Micros)>,
+}
+
+/// Every clock of a graph's sources.
+pub(super) struct Clocks {
+    types: BTreeMap<String, TypeClocks>,
+    /// Silence is counted afresh after a start.
+    started: Micros,
+    /// Partitions that had rows in the epoch at hand.
+    fed: Vec<(String, u32)>,
+}
+
+/// A clock as a snapshot keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SavedClock {
+    event_type: String,
+    partition: u32,
+    clock: Micros,
+}
+
+impl Clocks {
+    pub(super) fn new(graph: &Graph, started: Micros) -> Self {
+        let sources = graph.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Source { event_type, .. } => Some(event_type),
+            _ => None,
+        });
+        let clocks = |event_type: &Arc<EventType>| {
+            let clocks = TypeClocks { event_type: Arc::clone(event_type), partitions: BTreeMap::new(), anchor: None };
+            (event_type.name.clone(), clocks)
+        };
+        Self { types: sources.map(clocks).collect(), started, fed: Vec::new() }
+    }
+
+    /// A chunk's rows with their lineage; moves the partition's clock on. `floor` is the source's watermark: a partition
+    /// that begins late does not reopen what has closed.
+    pub(super) fn batch(&mut self, chunk: Chunk, floor: Option<Micros>, columns: &[usize]) -> Result<Batch> {
+        let Chunk { event_type, partition, offsets, rows } = chunk;
+        let time = rows.column(stored::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().clone();
+        let floor = floor.unwrap_or(Micros::MIN);
+        let mut clock = floor;
+        if let Some(clocks) = self.types.get_mut(&event_type.name) {
+            let entry = clocks.partitions.entry(partition);
+            let state = entry.or_insert(PartitionClock { clock: floor, seen: self.started });
+            clock = state.clock;
+            let latest = time.values().iter().max().map_or(clock, |time| time - event_type.watermark.delay);
+            state.clock = state.clock.max(latest);
+            self.fed.push((event_type.name.clone(), partition));
+        }
+        let delay = event_type.watermark.delay;
+        let clocks = time.values().iter().map(|time| {
+            let before = clock;
+            clock = clock.max(time - delay);
+            before
+        });
+        let clock = Int64Array::from_iter_values(clocks);
+        let event_id = Some(rows.column(stored::EVENT_ID).as_fixed_size_binary().clone());
+        let lineage = Lineage::new(Origins { time, clock, order: offsets, event_id, weight: None });
+        Ok(Batch { rows: event_type.table_rows(&rows, Some(columns))?, lineage })
+    }
+
+    /// Ends the rows of an epoch: whoever had one is not silent.
+    pub(super) fn settle(&mut self, now: Micros) {
+        for (event_type, partition) in self.fed.drain(..) {
+            let Some(clocks) = self.types.get_mut(&event_type) else { continue };
+            clocks.anchor = None;
+            if let Some(state) = clocks.partitions.get_mut(&partition) {
+                state.seen = now;
+            }
+        }
+        for clocks in self.types.values_mut() {
+            clocks.find_anchor(now);
+        }
+    }
+
+    /// The raises that silence calls for now.
+    pub(super) fn idle(&self, now: Micros) -> Vec<Raise> {
+        self.types.values().flat_map(|clocks| clocks.idle(now)).collect()
+    }
+
+    pub(super) fn apply(&mut self, raises: &[Raise]) {
+        for raise in raises {
+            let Some(clocks) = self.types.get_mut(&raise.event_type) else { continue };
+            let started = self.started;
+            let entry = clocks.partitions.entry(raise.partition);
+            let state = entry.or_insert(PartitionClock { clock: raise.clock, seen: started });
+            state.clock = state.clock.max(raise.clock);
+        }
+    }
+
+    pub(super) fn watermarks(&self) -> Watermarks {
+        self.watermarks_after(&[])
+    }
+
+    /// The watermarks as they would be after these raises.
+    pub(super) fn watermarks_after(&self, raises: &[Raise]) -> Watermarks {
+        let raised = |name: &str, partition: u32| {
+            let of_partition = raises.iter().filter(|raise| raise.event_type == name && raise.partition == partition);
+            of_partition.map(|raise| raise.clock).max().unwrap_or(Micros::MIN)
+        };
+        let least = |(name, clocks): (&String, &TypeClocks)| {
+            let clock = |(at, state): (&u32, &PartitionClock)| state.clock.max(raised(name, *at));
+            clocks.partitions.iter().map(clock).min().map(|least| (name.clone(), least))
+        };
+        self.types.iter().filter_map(least).collect()
+    }
+
+    pub(super) fn save(&self) -> Vec<SavedClock> {
+        self.each(|event_type, partition, clock| SavedClock { event_type: event_type.into(), partition, clock })
+    }
+
+    pub(super) fn restore(&mut self, saved: &[SavedClock]) {
+        for SavedClock { event_type, partition, clock } in saved {
+            if let Some(clocks) = self.types.get_mut(event_type) {
+                clocks.partitions.insert(*partition, PartitionClock { clock: *clock, seen: self.started });
+            }
+        }
+    }
+
+    pub(super) fn status(&self) -> Vec<ClockStatus> {
+        self.each(|event_type, partition, clock| ClockStatus { event_type: event_type.into(), partition, clock })
+    }
+
+    /// After recovery: silence is counted from now.
+    pub(super) fn restart(&mut self, now: Micros) {
+        self.started = now;
+        for clocks in self.types.values_mut() {
+            clocks.anchor = None;
+            clocks.partitions.values_mut().for_each(|state| state.seen = now);
+        }
+    }
+
+    fn each<T>(&self, make: impl Fn(&str, u32, Micros) -> T) -> Vec<T> {
+        let of_type = |(name, clocks): (&String, &TypeClocks)| {
+            clocks.partitions.iter().map(|(at, state)| make(name, *at, state.clock)).collect::<Vec<_>>()
+        };
+        self.types.iter().flat_map(of_type).collect()
+    }
+}
+
+impl TypeClocks {
+    fn greatest(&self) -> Option<Micros> {
+        self.partitions.values().map(|state| state.clock).max()
+    }
+
+    /// When the last of the partitions became silent, if all are.
+    fn silent_since(&self, now: Micros) -> Option<Micros> {
+        let last = self.partitions.values().map(|state| state.seen).max()?;
+        let since = last + self.event_type.watermark.idle;
+        (since <= now).then_some(since)
+    }
+
+    fn find_anchor(&mut self, now: Micros) {
+        if self.anchor.is_none() {
+            self.anchor = self.silent_since(now).and_then(|since| Some((self.greatest()?, since)));
+        }
+    }
+
+    fn idle(&self, now: Micros) -> Vec<Raise> {
+        let Some(greatest) = self.greatest() else { return Vec::new() };
+        let target = match (self.anchor, self.silent_since(now)) {
+            (Some((clock, since)), Some(_)) => clock + (now - since),
+            (None, Some(since)) => greatest + (now - since),
+            (_, None) => greatest,
+        };
+        let idle = self.event_type.watermark.idle;
+        let raise = |(partition, state): (&u32, &PartitionClock)| {
+            let silent = state.seen + idle <= now;
+            (silent && state.clock < target).then(|| Raise {
+                event_type: self.event_type.name.clone(),
+                partition: *partition,
+                clock: target,
+            })
+        };
+        self.partitions.iter().filter_map(raise).collect()
+    }
+}

@@ -1,0 +1,274 @@
+//! The engine: runs a graph in epochs.
+//!
+//! An epoch is one superstep. It takes a slice of the log, drives it through the nodes in topological order (each node's
+//! tasks in parallel, its inputs in a fixed order), tells every node the watermark, and commits what the sinks made
+//! together with the position, in one transaction. Nothing of an epoch is visible before that commit, and an epoch is
+//! recorded with where it was cut and which clocks were raised. So the state after epoch n is a function of the log and
+//! the records 1…n alone: recovery loads a snapshot, computes the recorded epochs after it again with the sinks muted,
+//! and stands where the lost process stood.
+//!
+//! No barriers travel through channels and no task ever waits for another within a node: a slow part makes the epoch
+//! longer, and the next one takes more rows at once.
+
+mod clocks;
+mod dead;
+mod exchange;
+mod node;
+mod recovery;
+mod snapshot;
+mod spawn;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cornjacket_core::environment::Environment;
+use cornjacket_core::graph::Graph;
+use cornjacket_core::log::{Columns, Positions, Slice};
+use cornjacket_core::store::{EpochCommit, EpochRecord, Raise, Storage};
+use cornjacket_core::time::{Micros, SECOND};
+use cornjacket_core::{Error, Result};
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::status::{NodeStatus, Status};
+use clocks::Clocks;
+use node::{Epoch, Nodes};
+use recovery::Rebuild;
+use snapshot::Snapshots;
+
+pub use snapshot::Saver;
+pub use spawn::{EngineHandle, spawn};
+
+/// How an engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How many threads compute; 1 means the caller's own.
+    pub workers: usize,
+    /// About how many rows an epoch takes at most.
+    pub max_epoch_rows: usize,
+    /// How often state is snapshotted, in µs.
+    pub snapshot_every: Micros,
+    /// Who saves snapshots.
+    pub saver: Saver,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { workers, max_epoch_rows: 128 * 1024, snapshot_every: 10 * SECOND, saver: Saver::Thread }
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Whether an epoch was committed.
+    pub committed: bool,
+    /// How many rows it took from the log.
+    pub rows: u64,
+    /// What `stdout` sinks print, now that the epoch is committed.
+    pub lines: Vec<String>,
+}
+
+/// An epoch that is computed and waits for its commit.
+struct Pending {
+    commit: EpochCommit,
+    lines: Vec<String>,
+    rows: u64,
+}
+
+/// A graph that runs.
+pub struct Engine {
+    graph: Arc<Graph>,
+    storage: Storage,
+    environment: Environment,
+    options: EngineOptions,
+    pool: Option<ThreadPool>,
+    columns: Columns,
+    nodes: Nodes,
+    clocks: Clocks,
+    positions: Positions,
+    epoch: u64,
+    rebuild: Option<Rebuild>,
+    snapshots: Snapshots,
+    pending: Option<Pending>,
+}
+
+impl Engine {
+    /// Makes a graph run on its storage, where the last process left it.
+    ///
+    /// # Errors
+    /// Transient errors may be tried again. [`Error::Conflict`]: what is stored contradicts the graph.
+    pub fn open(graph: Arc<Graph>, storage: Storage, environment: Environment, options: EngineOptions) -> Result<Self> {
+        let pool = match options.workers {
+            0 | 1 => None,
+            n => {
+                let name = |number| format!("engine-{number}");
+                let pool = ThreadPoolBuilder::new().num_threads(n).thread_name(name).build();
+                Some(pool.map_err(|error| Error::Compute(format!("the engine's threads cannot be started: {error}")))?)
+            }
+        };
+        let started = environment.clock.monotonic();
+        let mut engine = Self {
+            columns: node::columns_read(&graph),
+            nodes: Nodes::new(&graph)?,
+            clocks: Clocks::new(&graph, started),
+            snapshots: Snapshots::new(&options, Arc::clone(&storage.store), started),
+            graph,
+            storage,
+            environment,
+            options,
+            pool,
+            positions: Positions::default(),
+            epoch: 0,
+            rebuild: None,
+            pending: None,
+        };
+        engine.recover()?;
+        Ok(engine)
+    }
+
+    /// Computes and commits the next epoch, if there is anything to do. After a transient error the same call may be
+    /// made again: a computed epoch is kept until it is committed.
+    ///
+    /// # Errors
+    /// Transient errors may be tried again; others mean that the engine cannot go on.
+    pub fn step(&mut self) -> Result<Step> {
+        if self.pending.is_none() {
+            let (slice, raises) = self.next_input()?;
+            if slice.end == self.positions && raises.is_empty() {
+                self.maybe_snapshot()?;
+                return Ok(Step::default());
+            }
+            self.compute(slice, raises)?;
+        }
+        let step = self.commit_pending()?;
+        self.finish_rebuild()?;
+        self.maybe_snapshot()?;
+        Ok(step)
+    }
+
+    /// Whether a slice of the log, or clocks to raise, wait.
+    fn next_input(&self) -> Result<(Slice, Vec<Raise>)> {
+        let until = self.rebuild.as_ref().and_then(Rebuild::next_cut);
+        let log = &self.storage.log;
+        let slice = log.read(&self.positions, until.as_ref(), self.options.max_epoch_rows, &self.columns)?;
+        if let Some(rebuild) = &self.rebuild {
+            return Ok((slice.clone(), rebuild.raises_at(&slice.end)));
+        }
+        // A partition may count as silent only when all that is durable has been seen.
+        let raises = if slice.end.covers(&log.end()) { self.idle_raises(&slice) } else { Vec::new() };
+        Ok((slice, raises))
+    }
+
+    /// Clocks to raise because their partitions are silent: only if some operator waits for that.
+    fn idle_raises(&self, slice: &Slice) -> Vec<Raise> {
+        if !slice.chunks.is_empty() {
+            return Vec::new();
+        }
+        let raises = self.clocks.idle(self.environment.clock.monotonic());
+        let raised = self.clocks.watermarks_after(&raises);
+        if self.nodes.would_fire(&raised) { raises } else { Vec::new() }
+    }
+
+    fn compute(&mut self, slice: Slice, raises: Vec<Raise>) -> Result<()> {
+        let record = EpochRecord { epoch: self.epoch + 1, positions: slice.end.clone(), raises };
+        let (epoch, rows) = self.run(slice, &record)?;
+        let keep = self.rebuild.as_ref();
+        let mut commit = EpochCommit {
+            now: self.environment.clock.now(),
+            writes: Vec::new(),
+            dead_letters: if keep.is_none() { epoch.dead_letters } else { Vec::new() },
+            counters: if keep.is_none() { epoch.counters } else { BTreeMap::new() },
+            record,
+        };
+        let mut lines = Vec::new();
+        for (sink, output) in epoch.sinks {
+            if keep.is_none_or(|rebuild| !rebuild.keeps(&sink)) {
+                commit.writes.extend(output.write);
+                lines.extend(output.lines);
+            }
+        }
+        self.pending = Some(Pending { commit, lines, rows });
+        Ok(())
+    }
+
+    /// Drives an epoch through the nodes; the engine's state is that of the epoch's end afterwards.
+    fn run(&mut self, slice: Slice, record: &EpochRecord) -> Result<(Epoch, u64)> {
+        let mut epoch = Epoch::new(record.epoch, self.graph.nodes.len());
+        let mut rows = 0;
+        for chunk in slice.chunks {
+            rows += chunk.rows.num_rows() as u64;
+            let Some(node) = self.nodes.source_of(&chunk.event_type.name) else { continue };
+            let floor = self.nodes.watermark(node);
+            let partition = chunk.partition;
+            let batch = self.clocks.batch(chunk, floor, self.nodes.columns_of(node))?;
+            epoch.put(node, partition, batch);
+        }
+        let now = self.environment.clock.monotonic();
+        self.clocks.settle(now);
+        self.clocks.apply(&record.raises);
+        self.nodes.advance(&self.clocks.watermarks());
+        match &self.pool {
+            Some(pool) => pool.install(|| self.nodes.run(&mut epoch))?,
+            None => self.nodes.run(&mut epoch)?,
+        }
+        self.positions = record.positions.clone();
+        self.epoch = record.epoch;
+        Ok((epoch, rows))
+    }
+
+    fn commit_pending(&mut self) -> Result<Step> {
+        let Some(pending) = &self.pending else { return Ok(Step::default()) };
+        match self.storage.store.commit_epoch(&pending.commit) {
+            Ok(()) => {}
+            // After an answer that got lost, the epoch is there already.
+            Err(Error::Conflict(_)) if self.storage.store.last_epoch()?.as_ref() == Some(&pending.commit.record) => {}
+            Err(error) => return Err(error),
+        }
+        let Some(Pending { lines, rows, .. }) = self.pending.take() else { return Ok(Step::default()) };
+        Ok(Step { committed: true, rows, lines })
+    }
+
+    /// Takes a snapshot now if anything changed since the last one, and waits until it is saved: for a clean end.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn close(mut self) -> Result<()> {
+        if self.pending.is_some() {
+            self.commit_pending()?;
+            self.finish_rebuild()?;
+        }
+        self.snapshots.wait()?;
+        self.take_snapshot()?;
+        self.snapshots.wait()
+    }
+
+    /// What has been committed.
+    #[must_use]
+    pub fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The engine as it stands, for people.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let node = |(running, node): (&node::Running, &cornjacket_core::graph::Node)| NodeStatus {
+            name: node.name.clone(),
+            kind: running.kind().to_string(),
+            rows_in: running.counts.rows_in,
+            rows_out: running.counts.rows_out,
+            late: running.counts.late,
+            state_bytes: running.state_bytes() as u64,
+            watermark: running.watermark,
+        };
+        Status {
+            epoch: self.epoch,
+            positions: self.positions.clone(),
+            nodes: self.nodes.running.iter().zip(&self.graph.nodes).map(node).collect(),
+            clocks: self.clocks.status(),
+            snapshot: self.snapshots.last(),
+            waiting_for: None,
+            rebuilding: self.rebuild.is_some(),
+        }
+    }
+}

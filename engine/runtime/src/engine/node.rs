@@ -1,0 +1,280 @@
+//! Nodes at work: their tasks, watermarks and counts, and how an epoch goes through them.
+
+use std::collections::BTreeMap;
+
+use cornjacket_core::Result;
+use cornjacket_core::batch::Batch;
+use cornjacket_core::catalogue::stored;
+use cornjacket_core::graph::{Graph, Input, Node, NodeId, NodeKind, Sink, SinkOutput};
+use cornjacket_core::log::Columns;
+use cornjacket_core::operator::{Operator, Output};
+use cornjacket_core::store::DeadLetter;
+use cornjacket_core::time::Micros;
+use rayon::prelude::*;
+
+use super::clocks::Watermarks;
+use super::dead;
+use super::exchange::exchange;
+
+/// Below this many rows a node's tasks run one after the other: handing them out would cost more.
+const PARALLEL_ROWS: usize = 4_096;
+
+/// What an epoch makes on its way.
+pub(super) struct Epoch {
+    number: u64,
+    /// What each node gave, by task; sources' rows are put in before the run.
+    outputs: Vec<Vec<Vec<Batch>>>,
+    pub(super) sinks: Vec<(String, SinkOutput)>,
+    pub(super) dead_letters: Vec<DeadLetter>,
+    pub(super) counters: BTreeMap<(String, String), i64>,
+}
+
+impl Epoch {
+    pub(super) fn new(number: u64, nodes: usize) -> Self {
+        let outputs = vec![Vec::new(); nodes];
+        Self { number, outputs, sinks: Vec::new(), dead_letters: Vec::new(), counters: BTreeMap::new() }
+    }
+
+    /// Adds a source's rows.
+    pub(super) fn put(&mut self, node: NodeId, partition: u32, batch: Batch) {
+        let tasks = &mut self.outputs[node];
+        let task = partition as usize;
+        if tasks.len() <= task {
+            tasks.resize(task + 1, Vec::new());
+        }
+        tasks[task].push(batch);
+    }
+
+    fn count(&mut self, node: &str, what: &str, rows: usize) {
+        if rows > 0 {
+            *self.counters.entry((node.into(), what.into())).or_default() += i64::try_from(rows).unwrap_or(i64::MAX);
+        }
+    }
+}
+
+/// Rows since the start of the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) rows_in: u64,
+    pub(super) rows_out: u64,
+    pub(super) late: u64,
+}
+
+enum Work {
+    Source { event_type: String, columns: Vec<usize> },
+    Operator { tasks: Vec<Box<dyn Operator>>, kind: &'static str },
+    Sink { sink: Box<dyn Sink>, kind: &'static str },
+}
+
+/// A node at work.
+pub(super) struct Running {
+    name: String,
+    inputs: Vec<Input>,
+    tasks: usize,
+    work: Work,
+    pub(super) watermark: Option<Micros>,
+    pub(super) counts: Counts,
+}
+
+impl Running {
+    fn new(node: &Node) -> Result<Self> {
+        let tasks = node.tasks.max(1) as usize;
+        let work = match &node.kind {
+            NodeKind::Source { event_type, columns } => {
+                Work::Source { event_type: event_type.name.clone(), columns: columns.clone() }
+            }
+            NodeKind::Operator(factory) => {
+                let operators = (0..tasks).map(|_| factory.create()).collect::<Result<_>>()?;
+                Work::Operator { tasks: operators, kind: factory.kind() }
+            }
+            NodeKind::Sink(factory) => Work::Sink { sink: factory.create()?, kind: factory.kind() },
+        };
+        let (name, inputs) = (node.name.clone(), node.inputs.clone());
+        Ok(Self { name, inputs, tasks, work, watermark: None, counts: Counts::default() })
+    }
+
+    pub(super) fn kind(&self) -> &'static str {
+        match &self.work {
+            Work::Source { .. } => "source",
+            Work::Operator { kind, .. } | Work::Sink { kind, .. } => kind,
+        }
+    }
+
+    pub(super) fn operators(&mut self) -> &mut [Box<dyn Operator>] {
+        match &mut self.work {
+            Work::Operator { tasks, .. } => tasks,
+            _ => &mut [],
+        }
+    }
+
+    pub(super) fn state_bytes(&self) -> usize {
+        match &self.work {
+            Work::Operator { tasks, .. } => tasks.iter().map(|task| task.size()).sum(),
+            _ => 0,
+        }
+    }
+
+    fn next_timer(&self) -> Option<Micros> {
+        match &self.work {
+            Work::Operator { tasks, .. } => tasks.iter().filter_map(|task| task.next_timer()).min(),
+            _ => None,
+        }
+    }
+}
+
+/// Every node of the graph.
+pub(super) struct Nodes {
+    pub(super) running: Vec<Running>,
+}
+
+impl Nodes {
+    pub(super) fn new(graph: &Graph) -> Result<Self> {
+        Ok(Self { running: graph.nodes.iter().map(Running::new).collect::<Result<_>>()? })
+    }
+
+    pub(super) fn source_of(&self, name: &str) -> Option<NodeId> {
+        let is_it = |node: &Running| matches!(&node.work, Work::Source { event_type, .. } if event_type == name);
+        self.running.iter().position(is_it)
+    }
+
+    pub(super) fn columns_of(&self, node: NodeId) -> &[usize] {
+        match &self.running[node].work {
+            Work::Source { columns, .. } => columns,
+            _ => &[],
+        }
+    }
+
+    pub(super) fn watermark(&self, node: NodeId) -> Option<Micros> {
+        self.running[node].watermark
+    }
+
+    /// Every node's watermark, from the event types'.
+    fn watermarks(&self, types: &Watermarks) -> Vec<Option<Micros>> {
+        let mut watermarks: Vec<Option<Micros>> = Vec::with_capacity(self.running.len());
+        for node in &self.running {
+            let from_inputs = match &node.work {
+                Work::Source { event_type, .. } => types.get(event_type).copied(),
+                _ => node.inputs.iter().filter_map(|input| watermarks[input.node]).min(),
+            };
+            // A watermark never falls, even when an input begins to count that had no rows before.
+            watermarks.push(from_inputs.max(node.watermark));
+        }
+        watermarks
+    }
+
+    /// Whether with these watermarks some operator would emit.
+    pub(super) fn would_fire(&self, types: &Watermarks) -> bool {
+        let fires = |(node, watermark): (&Running, Option<Micros>)| match (node.next_timer(), watermark) {
+            (Some(timer), Some(watermark)) => timer <= watermark,
+            _ => false,
+        };
+        self.running.iter().zip(self.watermarks(types)).any(fires)
+    }
+
+    pub(super) fn advance(&mut self, types: &Watermarks) {
+        let watermarks = self.watermarks(types);
+        for (node, watermark) in self.running.iter_mut().zip(watermarks) {
+            node.watermark = watermark;
+        }
+    }
+
+    /// Runs the epoch's rows through every node. Watermarks have been advanced.
+    pub(super) fn run(&mut self, epoch: &mut Epoch) -> Result<()> {
+        for id in 0..self.running.len() {
+            let inputs = self.gather(id, epoch)?;
+            let node = &mut self.running[id];
+            let rows_in: usize = inputs.iter().flatten().map(|(_, batch)| batch.num_rows()).sum();
+            match &mut node.work {
+                Work::Source { .. } => {
+                    let rows = epoch.outputs[id].iter().flatten().map(Batch::num_rows).sum();
+                    node.counts.rows_out += rows as u64;
+                    epoch.count(&node.name, "rows_in", rows);
+                }
+                Work::Operator { tasks, .. } => {
+                    let outputs = run_tasks(tasks, inputs, node.watermark, (epoch.number, rows_in))?;
+                    node.take_outputs(id, rows_in, outputs, epoch)?;
+                }
+                Work::Sink { sink, .. } => {
+                    let batches = inputs.into_iter().flatten().map(|(_, batch)| batch).collect();
+                    let output = sink.on_epoch(epoch.number, batches)?;
+                    node.counts.rows_in += rows_in as u64;
+                    epoch.count(&node.name, "rows_in", rows_in);
+                    epoch.sinks.push((node.name.clone(), output));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What each task of a node takes: batches with the number of the input they come from.
+    fn gather(&self, id: NodeId, epoch: &Epoch) -> Result<Vec<Vec<(usize, Batch)>>> {
+        let node = &self.running[id];
+        let mut inputs: Vec<Vec<(usize, Batch)>> = vec![Vec::new(); node.tasks];
+        for (port, input) in node.inputs.iter().enumerate() {
+            let batches = exchange(&input.exchange, &epoch.outputs[input.node], node.tasks)?;
+            for (task, batches) in inputs.iter_mut().zip(batches) {
+                task.extend(batches.into_iter().map(|batch| (port, batch)));
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+impl Running {
+    fn take_outputs(&mut self, id: NodeId, rows_in: usize, outputs: Vec<Output>, epoch: &mut Epoch) -> Result<()> {
+        let (mut rows_out, mut late, mut failed) = (0, 0, 0);
+        for output in outputs {
+            rows_out += output.batches.iter().map(Batch::num_rows).sum::<usize>();
+            late += output.late.iter().map(Batch::num_rows).sum::<usize>();
+            failed += output.failed.iter().map(|(batch, _)| batch.num_rows()).sum::<usize>();
+            dead::letters(&self.name, &output, self.watermark, &mut epoch.dead_letters)?;
+            epoch.outputs[id].push(output.batches);
+        }
+        self.counts.rows_in += rows_in as u64;
+        self.counts.rows_out += rows_out as u64;
+        self.counts.late += late as u64;
+        for (what, rows) in [("rows_in", rows_in), ("rows_out", rows_out), ("late", late), ("failed", failed)] {
+            epoch.count(&self.name, what, rows);
+        }
+        Ok(())
+    }
+}
+
+type TaskInput = Vec<(usize, Batch)>;
+
+fn run_tasks(
+    tasks: &mut [Box<dyn Operator>],
+    inputs: Vec<TaskInput>,
+    watermark: Option<Micros>,
+    (epoch, rows): (u64, usize),
+) -> Result<Vec<Output>> {
+    let run = |(task, batches): (&mut Box<dyn Operator>, TaskInput)| -> Result<Output> {
+        let mut output = Output::new(epoch);
+        for (port, batch) in batches {
+            task.on_batch(port, batch, &mut output)?;
+        }
+        if let Some(watermark) = watermark {
+            task.on_watermark(watermark, &mut output)?;
+        }
+        Ok(output)
+    };
+    if rows >= PARALLEL_ROWS && tasks.len() > 1 && rayon::current_num_threads() > 1 {
+        return tasks.par_iter_mut().zip(inputs).map(run).collect();
+    }
+    tasks.iter_mut().zip(inputs).map(run).collect()
+}
+
+/// The stored columns that a graph's sources need.
+pub(super) fn columns_read(graph: &Graph) -> Columns {
+    let source = |node: &Node| match &node.kind {
+        NodeKind::Source { event_type, columns } => {
+            let mut needed = event_type.stored_columns(columns);
+            needed.extend([stored::EVENT_ID, stored::EVENT_TIME]);
+            needed.sort_unstable();
+            needed.dedup();
+            Some((event_type.name.clone(), needed))
+        }
+        _ => None,
+    };
+    Columns::Only(graph.nodes.iter().filter_map(source).collect())
+}

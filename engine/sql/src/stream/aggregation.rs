@@ -1,0 +1,235 @@
+//! Grouped aggregates on `DataFusion`'s vectorised group tables and accumulators.
+//!
+//! One [`GroupTable`] is one pane. It can give up its whole state as a batch and take such batches back, which is all
+//! that snapshots, merging and lateness are built from. An aggregate that needs its rows in an order
+//! (`nth_value(… ORDER BY …)`) makes the pane keep rows instead: see [`super::buffered`].
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use cornjacket_core::Result;
+use cornjacket_core::aggregate::{Aggregation, Groups};
+use datafusion::common::Result as DataFusionResult;
+use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
+use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregate};
+use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
+use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
+use datafusion::physical_plan::aggregates::order::GroupOrdering;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+
+use super::buffered::RowGroups;
+use super::chain::compute_error;
+
+/// The aggregates of a GROUP BY, compiled against the prepared input.
+#[derive(Debug)]
+pub(super) struct GroupBy {
+    pub(super) keys: usize,
+    pub(super) aggregates: Vec<LoweredAggregate>,
+    pub(super) input: SchemaRef,
+    pub(super) key_schema: SchemaRef,
+    pub(super) output: SchemaRef,
+    state: SchemaRef,
+}
+
+impl GroupBy {
+    /// `input` is the prepared schema, keys first; `output` the keys and results as the plan names them.
+    pub(super) fn new(
+        keys: usize,
+        aggregates: Vec<LoweredAggregate>,
+        input: SchemaRef,
+        output: SchemaRef,
+    ) -> DataFusionResult<Self> {
+        let key_fields: Vec<FieldRef> = input.fields()[..keys].to_vec();
+        let mut state_fields = key_fields.clone();
+        for (number, aggregate) in aggregates.iter().enumerate() {
+            for (part, field) in aggregate.aggregate.state_fields()?.iter().enumerate() {
+                state_fields.push(Arc::new(Field::new(format!("{number}.{part}"), field.data_type().clone(), true)));
+            }
+        }
+        let state = Arc::new(Schema::new(state_fields));
+        Ok(Self { keys, aggregates, key_schema: Arc::new(Schema::new(key_fields)), input, output, state })
+    }
+
+    fn needs_order(&self) -> bool {
+        self.aggregates.iter().any(|aggregate| {
+            !aggregate.order_bys.is_empty()
+                && aggregate.aggregate.order_sensitivity() == AggregateOrderSensitivity::HardRequirement
+        })
+    }
+
+    /// The key columns as their own batch schema allows a group table to hold them.
+    pub(super) fn group_values(&self) -> DataFusionResult<Option<Box<dyn GroupValues>>> {
+        if self.keys == 0 {
+            return Ok(None);
+        }
+        new_group_values(Arc::clone(&self.key_schema), &GroupOrdering::None).map(Some)
+    }
+}
+
+/// The aggregation of a window: makes the panes of one GROUP BY.
+#[derive(Debug)]
+pub(super) struct PaneFactory(pub(super) Arc<GroupBy>);
+
+impl Aggregation for PaneFactory {
+    fn keys(&self) -> usize {
+        self.0.keys
+    }
+
+    fn schema(&self) -> &SchemaRef {
+        &self.0.output
+    }
+
+    fn create(&self) -> Result<Box<dyn Groups>> {
+        if self.0.needs_order() {
+            return Ok(Box::new(RowGroups::new(Arc::clone(&self.0))));
+        }
+        Ok(Box::new(GroupTable::new(Arc::clone(&self.0))?))
+    }
+
+    fn describe(&self) -> String {
+        let keys: Vec<_> = self.0.key_schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let aggregates: Vec<_> = self.0.aggregates.iter().map(describe_aggregate).collect();
+        format!("{} by {}", aggregates.join(", "), if keys.is_empty() { "nothing".into() } else { keys.join(", ") })
+    }
+}
+
+fn describe_aggregate(aggregate: &LoweredAggregate) -> String {
+    match &aggregate.filter {
+        Some(filter) => format!("{} where {filter}", aggregate.aggregate.name()),
+        None => aggregate.aggregate.name().to_string(),
+    }
+}
+
+/// The accumulator of an aggregate for many groups, vectorised where the aggregate can do that.
+pub(super) fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> DataFusionResult<Box<dyn GroupsAccumulator>> {
+    if aggregate.groups_accumulator_supported() {
+        return aggregate.create_groups_accumulator();
+    }
+    let aggregate = Arc::clone(aggregate);
+    Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
+}
+
+pub(super) fn arguments(
+    expressions: &[Arc<dyn PhysicalExpr>],
+    rows: &RecordBatch,
+) -> DataFusionResult<Vec<ArrayRef>> {
+    expressions.iter().map(|e| e.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()))).collect()
+}
+
+pub(super) fn filter_of(aggregate: &LoweredAggregate, rows: &RecordBatch) -> DataFusionResult<Option<BooleanArray>> {
+    let Some(filter) = &aggregate.filter else { return Ok(None) };
+    let value = filter.evaluate(rows)?.into_array(rows.num_rows())?;
+    Ok(Some(value.as_boolean().clone()))
+}
+
+/// The groups of one pane.
+struct GroupTable {
+    plan: Arc<GroupBy>,
+    /// `None` for a GROUP BY of nothing but the window: one group, there once a row was.
+    values: Option<Box<dyn GroupValues>>,
+    accumulators: Vec<Box<dyn GroupsAccumulator>>,
+    groups: usize,
+    /// Group of each row of the batch at hand; kept to reuse its memory.
+    indices: Vec<usize>,
+}
+
+impl GroupTable {
+    fn new(plan: Arc<GroupBy>) -> Result<Self> {
+        let values = plan.group_values().map_err(compute_error)?;
+        let accumulators = plan.aggregates.iter().map(|a| accumulator(&a.aggregate)).collect::<DataFusionResult<_>>();
+        Ok(Self { values, accumulators: accumulators.map_err(compute_error)?, plan, groups: 0, indices: Vec::new() })
+    }
+
+    fn intern(&mut self, rows: &RecordBatch) -> DataFusionResult<()> {
+        match &mut self.values {
+            Some(values) => {
+                values.intern(&rows.columns()[..self.plan.keys], &mut self.indices)?;
+                self.groups = values.len();
+            }
+            None => {
+                self.indices.clear();
+                self.indices.resize(rows.num_rows(), 0);
+                self.groups = 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn try_update(&mut self, rows: &RecordBatch) -> DataFusionResult<()> {
+        self.intern(rows)?;
+        for (aggregate, accumulator) in self.plan.aggregates.iter().zip(&mut self.accumulators) {
+            let values = arguments(&aggregate.aggregate.expressions(), rows)?;
+            let filter = filter_of(aggregate, rows)?;
+            accumulator.update_batch(&values, &self.indices, filter.as_ref(), self.groups)?;
+        }
+        Ok(())
+    }
+
+    fn try_merge(&mut self, state: &RecordBatch) -> DataFusionResult<()> {
+        self.intern(state)?;
+        let mut at = self.plan.keys;
+        for (aggregate, accumulator) in self.plan.aggregates.iter().zip(&mut self.accumulators) {
+            let parts = aggregate.aggregate.state_fields()?.len();
+            accumulator.merge_batch(&state.columns()[at..at + parts], &self.indices, self.groups)?;
+            at += parts;
+        }
+        Ok(())
+    }
+
+    fn take_keys(&mut self) -> DataFusionResult<Vec<ArrayRef>> {
+        self.values.as_mut().map_or_else(|| Ok(Vec::new()), |values| values.emit(EmitTo::All))
+    }
+
+    fn try_take(&mut self, schema: &SchemaRef, results: bool) -> DataFusionResult<RecordBatch> {
+        let groups = std::mem::take(&mut self.groups);
+        let mut columns = self.take_keys()?;
+        for accumulator in &mut self.accumulators {
+            match results {
+                true => columns.push(accumulator.evaluate(EmitTo::All)?),
+                false => columns.extend(accumulator.state(EmitTo::All)?),
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(groups));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    }
+
+    /// Accumulators need not be usable after they gave everything away, so a pane that goes on starts anew.
+    fn take(&mut self, results: bool) -> Result<RecordBatch> {
+        let plan = Arc::clone(&self.plan);
+        let schema = if results { &plan.output } else { &plan.state };
+        let batch = if self.groups == 0 {
+            RecordBatch::new_empty(Arc::clone(schema))
+        } else {
+            self.try_take(schema, results).map_err(compute_error)?
+        };
+        *self = Self::new(plan)?;
+        Ok(batch)
+    }
+}
+
+impl Groups for GroupTable {
+    fn update(&mut self, rows: &RecordBatch) -> Result<()> {
+        self.try_update(rows).map_err(compute_error)
+    }
+
+    fn merge(&mut self, state: &RecordBatch) -> Result<()> {
+        self.try_merge(state).map_err(compute_error)
+    }
+
+    fn take_state(&mut self) -> Result<RecordBatch> {
+        self.take(false)
+    }
+
+    fn evaluate(&mut self) -> Result<RecordBatch> {
+        self.take(true)
+    }
+
+    fn len(&self) -> usize {
+        self.groups
+    }
+
+    fn size(&self) -> usize {
+        self.values.as_ref().map_or(0, |values| values.size()) + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
+    }
+}

@@ -1,0 +1,86 @@
+//! `transform`: filters and computed columns, stateless.
+//!
+//! When an expression fails on a batch (a division by zero, a cast that overflows), the batch is halved until the rows
+//! at fault stand alone; they become dead letters and every other row goes on.
+
+use std::sync::Arc;
+
+use arrow::array::UInt32Array;
+use arrow::datatypes::SchemaRef;
+use cornjacket_core::aggregate::{Relation, Transform};
+use cornjacket_core::batch::Batch;
+use cornjacket_core::component::OperatorSpec;
+use cornjacket_core::operator::{Operator, OperatorFactory, Output};
+use cornjacket_core::{Error, Result};
+
+/// Its entry in the registry.
+pub const SPEC: OperatorSpec = OperatorSpec {
+    kind: "transform",
+    summary: "Filters rows and computes columns.",
+    build: |relation| match relation {
+        Relation::Transform { transform, .. } => Some(Arc::new(Factory(Arc::clone(transform)))),
+        _ => None,
+    },
+};
+
+#[derive(Debug)]
+struct Factory(Arc<dyn Transform>);
+
+impl OperatorFactory for Factory {
+    fn kind(&self) -> &'static str {
+        SPEC.kind
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.0.schema())
+    }
+
+    fn is_stateful(&self) -> bool {
+        false
+    }
+
+    fn create(&self) -> Result<Box<dyn Operator>> {
+        Ok(Box::new(TransformOperator(Arc::clone(&self.0))))
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
+    }
+}
+
+struct TransformOperator(Arc<dyn Transform>);
+
+impl TransformOperator {
+    fn apply(&self, batch: Batch, output: &mut Output) -> Result<()> {
+        match self.0.apply(batch.clone()) {
+            Ok(rows) => output.emit(rows),
+            Err(error @ (Error::Arrow(_) | Error::Compute(_))) if batch.num_rows() <= 1 => {
+                output.failed.push((batch, full_message(&error)));
+            }
+            Err(Error::Arrow(_) | Error::Compute(_)) => {
+                let (first, second) = halves(&batch)?;
+                self.apply(first, output)?;
+                self.apply(second, output)?;
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+}
+
+fn full_message(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+fn halves(batch: &Batch) -> Result<(Batch, Batch)> {
+    let rows = u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
+    let middle = rows / 2;
+    let first = batch.take(&UInt32Array::from_iter_values(0..middle))?;
+    Ok((first, batch.take(&UInt32Array::from_iter_values(middle..rows))?))
+}
+
+impl Operator for TransformOperator {
+    fn on_batch(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<()> {
+        self.apply(batch, output)
+    }
+}
