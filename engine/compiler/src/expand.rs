@@ -29,7 +29,7 @@ pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &mut
                 report.error(fault.code, &place, fault.message, Some(fault.hint));
             }
             if is_unfilled {
-                report.mark_unfilled(span);
+                report.mark_unfilled(&span);
             }
             *scalar = Scalar { text, quoted: scalar.quoted, expanded: true };
         }

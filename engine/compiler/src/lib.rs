@@ -13,6 +13,7 @@ mod expand;
 mod fields;
 mod files;
 mod fingerprint;
+mod isolated;
 mod lower;
 mod names;
 mod node;
@@ -39,7 +40,7 @@ pub use render::{render, to_json};
 
 use lower::ReadySink;
 use names::{is_identifier, proposed_identifier};
-use node::Node;
+use node::{Node, Span};
 use report::Report;
 use streams::Streams;
 
@@ -164,7 +165,7 @@ fn description(root: &Node, report: &mut Report) -> String {
 
 /// Sources, streams and sinks share one space of names.
 fn check_names(root: &Node, report: &mut Report) {
-    let mut seen: HashMap<&str, (&str, usize)> = HashMap::new();
+    let mut seen: HashMap<&str, (&str, &Span)> = HashMap::new();
     for (section, what) in [("sources", "source"), ("streams", "stream"), ("sinks", "sink")] {
         for entry in root.entry(section).and_then(|entry| entry.value.entries()).unwrap_or_default() {
             if !is_identifier(&entry.key) {
@@ -173,8 +174,8 @@ fn check_names(root: &Node, report: &mut Report) {
                     format!("use lower-case letters, digits and `_`, such as `{}`", proposed_identifier(&entry.key));
                 report.error("CJ011", &entry.key_span, message, Some(hint));
             }
-            let (line, _) = report.file().line_column(entry.key_span.start);
-            if let Some((other, line)) = seen.insert(&entry.key, (what, line)) {
+            if let Some((other, place)) = seen.insert(&entry.key, (what, &entry.key_span)) {
+                let (line, _) = report.file().line_column(place.start);
                 let message = format!("the {other} on line {line} is called `{}` too", entry.key);
                 let hint = "sources, streams and sinks need names that differ; rename one of them".to_string();
                 report.error("CJ012", &entry.key_span, message, Some(hint));

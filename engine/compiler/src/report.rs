@@ -1,5 +1,6 @@
 //! Collects what is wrong, so that all of it is shown together.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cornjacket_core::diagnostic::{Diagnostic, Place, Severity, SourceFile};
@@ -11,12 +12,13 @@ pub(crate) struct Report {
     file: Arc<SourceFile>,
     diagnostics: Vec<Diagnostic>,
     errors: usize,
-    unfilled: Vec<Span>,
+    /// Starts and ends of values that could not be filled in.
+    unfilled: BTreeMap<usize, usize>,
 }
 
 impl Report {
     pub(crate) fn new(file: Arc<SourceFile>) -> Self {
-        Self { file, diagnostics: Vec::new(), errors: 0, unfilled: Vec::new() }
+        Self { file, diagnostics: Vec::new(), errors: 0, unfilled: BTreeMap::new() }
     }
 
     pub(crate) fn file(&self) -> Arc<SourceFile> {
@@ -25,19 +27,19 @@ impl Report {
 
     /// An error at a place of the pipeline file.
     pub(crate) fn error(&mut self, code: &'static str, span: &Span, message: impl Into<String>, hint: Option<String>) {
-        let mut diagnostic = Diagnostic::error(code, self.place(span), message);
+        let mut diagnostic = Diagnostic::error(code, Some(self.place(span)), message);
         diagnostic.hint = hint;
         self.push(diagnostic);
     }
 
     /// A warning at a place of the pipeline file.
     pub(crate) fn warning(&mut self, code: &'static str, span: &Span, message: impl Into<String>, hint: &str) {
-        self.push(Diagnostic::warning(code, self.place(span), message).with_hint(hint));
+        self.push(Diagnostic::warning(code, Some(self.place(span)), message).with_hint(hint));
     }
 
     /// Says that a value could not be filled in, which is reported: nothing else that is found at it has a cause of its own.
-    pub(crate) fn mark_unfilled(&mut self, span: Span) {
-        self.unfilled.push(span);
+    pub(crate) fn mark_unfilled(&mut self, span: &Span) {
+        self.unfilled.insert(span.start, span.end);
     }
 
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
@@ -49,8 +51,8 @@ impl Report {
 
     fn follows_from_unfilled(&self, diagnostic: &Diagnostic) -> bool {
         let Some(place) = &diagnostic.place else { return false };
-        let holds = |span: &Span| span.contains(&place.span.start);
-        Arc::ptr_eq(&place.file, &self.file) && self.unfilled.iter().any(holds)
+        let before = self.unfilled.range(..=place.span.start).next_back();
+        Arc::ptr_eq(&place.file, &self.file) && before.is_some_and(|(_, end)| place.span.start < *end)
     }
 
     /// How many errors there are so far.
@@ -72,7 +74,7 @@ impl Report {
         self.diagnostics
     }
 
-    fn place(&self, span: &Span) -> Option<Place> {
-        Some(Place { file: self.file(), span: span.clone() })
+    fn place(&self, span: &Span) -> Place {
+        Place { file: self.file(), span: span.clone() }
     }
 }

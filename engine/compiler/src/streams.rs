@@ -14,6 +14,7 @@ use cornjacket_sql::stream::tables_of;
 use cornjacket_sql::{SqlFault, StreamOptions, Tables, compile_stream};
 
 use crate::files::read_text;
+use crate::isolated::isolated;
 use crate::node::{Entry, Span, Value};
 use crate::order::{Order, order};
 use crate::position::locate;
@@ -66,6 +67,9 @@ enum Origin {
     File(Arc<SourceFile>),
 }
 
+/// The longest SQL of a stream, in bytes: it bounds how deep its expressions nest.
+const MAX_SQL: usize = 64 << 10;
+
 /// Reads and compiles the section. `broken` holds the event types that are wrong.
 pub(crate) fn streams(
     section: Option<&Entry>,
@@ -79,7 +83,7 @@ pub(crate) fn streams(
         Compiler { tables: Tables { schemas }, streams: Streams { streams: Vec::new(), broken }, report };
     let declared = compiler.declared(section, folder);
     let reads: BTreeMap<&str, BTreeSet<String>> =
-        declared.iter().map(|stream| (stream.name.as_str(), tables_of(&stream.sql).into_iter().collect())).collect();
+        declared.iter().map(|stream| (stream.name.as_str(), reads_of(&stream.sql))).collect();
     let Order { sorted, cycles } = order(&declared.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), &reads);
     for cycle in cycles {
         compiler.report_cycle(&cycle, &declared);
@@ -89,6 +93,11 @@ pub(crate) fn streams(
         compiler.compile(stream, &reads[stream.name.as_str()]);
     }
     compiler.streams
+}
+
+/// What a stream reads; nothing if that cannot be told, and compiling it says why.
+fn reads_of(sql: &str) -> BTreeSet<String> {
+    isolated(|| tables_of(sql)).unwrap_or_default().into_iter().collect()
 }
 
 struct Compiler<'a> {
@@ -126,7 +135,7 @@ impl Compiler<'_> {
             return;
         }
         let options = StreamOptions { lateness: stream.lateness };
-        let compiled = compile_stream(&stream.sql, &self.tables, options);
+        let compiled = isolated(|| compile_stream(&stream.sql, &self.tables, options)).unwrap_or_else(internal);
         let compiled = compiled.map_err(|faults| self.report_faults(stream, faults)).ok();
         let checked = compiled.and_then(|relation| self.check_updates(stream, relation));
         match checked {
@@ -189,6 +198,13 @@ impl Compiler<'_> {
     }
 }
 
+/// A fault of the SQL engine rather than of the SQL.
+fn internal(reason: String) -> Result<Relation, Vec<SqlFault>> {
+    let message = format!("the SQL engine failed on this stream: {reason}");
+    let hint = Some("write it in another way, perhaps as several streams, and report this".into());
+    Err(vec![SqlFault { code: "CJ308", span: None, message, hint }])
+}
+
 /// What a relation does with time and with rows taken back.
 #[derive(Clone, Copy, Default)]
 struct Nature {
@@ -235,6 +251,11 @@ fn declare(entry: &Entry, folder: &Path, report: &mut Report) -> Option<Declared
         None => 0,
     };
     let lateness_span = lateness_entry.filter(|_| lateness > 0).map(|setting| setting.value.span.clone());
+    if sql.len() > MAX_SQL {
+        let message = format!("the SQL of `{}` is longer than {} KiB", entry.key, MAX_SQL >> 10);
+        report.error("CJ309", &entry.key_span, message, Some("write it as several streams".into()));
+        return None;
+    }
     Some(Declared { name: entry.key.clone(), name_span: entry.key_span.clone(), sql, origin, lateness, lateness_span })
 }
 

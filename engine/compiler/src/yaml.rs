@@ -194,11 +194,12 @@ impl Converter<'_> {
 
     /// A key written twice is reported, and its first value counts.
     fn entries(&mut self, raw: Vec<(Spanned<String>, Spanned<Raw>)>) -> Vec<Entry> {
-        let mut lines: HashMap<String, usize> = HashMap::new();
+        let mut starts: HashMap<String, usize> = HashMap::new();
         let mut entries = Vec::new();
         for (key, value) in raw {
             let key_span = self.span(&key.referenced, &key.defined);
-            if let Some(line) = lines.get(&key.value) {
+            if let Some(start) = starts.get(&key.value) {
+                let (line, _) = self.report.file().line_column(*start);
                 let message = format!("`{}` is here twice; it stands on line {line} already", key.value);
                 self.report.error(
                     "CJ003",
@@ -208,8 +209,7 @@ impl Converter<'_> {
                 );
                 continue;
             }
-            let (line, _) = self.report.file().line_column(key_span.start);
-            lines.insert(key.value.clone(), line);
+            starts.insert(key.value.clone(), key_span.start);
             let value = self.node(value);
             entries.push(Entry { key: key.value, key_span, value });
         }

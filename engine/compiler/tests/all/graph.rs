@@ -93,16 +93,17 @@ sinks:
   b: {{ projection: {{ from: all_rooms, key: [at] }} }}
 "
     ));
-    let windows: String =
-        table(&pipeline.graph).lines().filter(|line| line.contains("tumble")).map(|l| format!("{l}\n")).collect();
+    let table = table(&pipeline.graph);
+    let windows: Vec<&str> = table.lines().filter(|line| line.contains("tumble")).collect();
     assert_eq!(
         windows,
-        "by_device/2 | tumble | 4 | by_device/1\n\
-         hours/2 | tumble | 4 | hours/1\n\
-         by_room/2 | tumble | 4 | by_room/1 by [0]\n\
-         all_rooms/2 | tumble | 1 | all_rooms/1 gathered\n",
-        "{}",
-        table(&pipeline.graph)
+        [
+            "by_device/2 | tumble | 4 | by_device/1",
+            "hours/2 | tumble | 4 | hours/1",
+            "by_room/2 | tumble | 4 | by_room/1 by [0]",
+            "all_rooms/2 | tumble | 1 | all_rooms/1 gathered",
+        ],
+        "{table}"
     );
 }
 
@@ -206,4 +207,30 @@ sinks: { a: { projection: { from: '${CJ_FROM:-sensor.reading}', key: [ \"${CJ_KE
     );
     assert_eq!(pipeline.catalogue.topics["sensor-events"], 8);
     assert_eq!(node(&pipeline.graph, "a").tasks, 8);
+}
+
+/// Everything after a window with lateness takes rows back, and sinks know it.
+#[test]
+fn a_window_with_lateness_makes_a_changelog() {
+    let sink = |lateness: &str| {
+        let pipeline = compiled(&format!(
+            "{HEAD}
+streams:
+  windows:
+    {lateness}
+    sql: >
+      SELECT window.start AS at, n FROM (SELECT tumble(interval '1 minute') AS window, count(*) AS n
+      FROM sensor.reading GROUP BY window)
+  busy: SELECT at, n FROM windows WHERE n > 10
+sinks:
+  a: {{ projection: {{ from: busy, key: [at] }} }}
+"
+        ));
+        match &node(&pipeline.graph, "a").kind {
+            NodeKind::Sink(sink) => sink.describe(),
+            other => panic!("{other:?} is no sink"),
+        }
+    };
+    assert!(sink("lateness: 1m").starts_with("changelog"));
+    assert!(sink("lateness: 0s").starts_with("newest row"));
 }

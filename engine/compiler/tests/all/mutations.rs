@@ -92,7 +92,7 @@ fn mutated_files_never_panic() {
     let example = std::fs::read_to_string(repository("pipelines/iot.yaml")).unwrap();
     let example = example.replace("{ sql_file: ../sql/device_minute.sql }", &format!("|\n{indented}"));
     check(&load_text(&example));
-    for _ in 0..150 {
+    for _ in 0..600 {
         check(&load_text(&mutated(&example, &mut random)));
     }
 }
@@ -132,5 +132,18 @@ fn hostile_files_are_refused_in_bounded_time_and_stack() {
         let outcome = load_text(&text);
         assert!(outcome.pipeline.is_none() && !outcome.diagnostics.is_empty());
         check(&outcome);
+    }
+}
+
+/// Whatever becomes of such SQL, the compiler is still there afterwards.
+#[test]
+fn hostile_sql_does_not_exhaust_the_stack() {
+    let head = "pipeline: x\nevents: { a.b: { payload: { v: int } } }\nstreams:\n  s: ";
+    let parentheses = format!("SELECT {}v{} AS v FROM a.b", "(".repeat(5_000), ")".repeat(5_000));
+    let sum = format!("SELECT v{} AS v FROM a.b", " + v".repeat(2_000));
+    let queries = format!("SELECT v FROM {}a.b{}", "(SELECT v FROM ".repeat(300), ")".repeat(300));
+    let unions = format!("SELECT v FROM a.b{}", " UNION ALL SELECT v FROM a.b".repeat(200));
+    for sql in [parentheses, sum, queries, unions] {
+        check(&load_text(&format!("{head}{sql}\n")));
     }
 }

@@ -1,0 +1,230 @@
+//! Blocks: what one commit stored, as bytes.
+//!
+//! The body holds one Arrow IPC stream an event type, LZ4-compressed, its rows sorted by partition; the footer says where
+//! each partition lies in it. Offsets are kept in the footer: the first one where they are dense (a partition of one
+//! type), all of them where they are not. A reader names the columns it wants, and the others are never decompressed.
+
+use std::collections::BTreeMap;
+use std::io::Cursor;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, new_null_array};
+use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::compute::{cast, concat, concat_batches};
+use arrow::datatypes::{DataType, SchemaRef};
+use arrow::ipc::CompressionType;
+use arrow::ipc::reader::StreamReader;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use cornjacket_core::catalogue::{Catalogue, EventType};
+use cornjacket_core::log::{Chunk, Columns, Positions, TopicPartition};
+use cornjacket_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::split::Segment;
+
+/// Where a partition's rows of one event type lie in a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) partition: u32,
+    /// First row within the type's stream.
+    pub(crate) row: usize,
+    pub(crate) rows: usize,
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+    /// Every offset, where they are not dense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) offsets: Option<Vec<i64>>,
+}
+
+impl Span {
+    pub(crate) fn offsets(&self) -> Int64Array {
+        match &self.offsets {
+            Some(offsets) => offsets.clone().into(),
+            None => (self.first..=self.last).collect::<Vec<_>>().into(),
+        }
+    }
+}
+
+/// The stream of one event type in a block.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TypeIndex {
+    pub(crate) event_type: String,
+    pub(crate) topic: String,
+    /// Bytes of the body.
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+    pub(crate) spans: Vec<Span>,
+}
+
+/// What a block's body holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Footer {
+    pub(crate) types: Vec<TypeIndex>,
+}
+
+impl Footer {
+    pub(crate) fn rows(&self) -> usize {
+        self.types.iter().flat_map(|index| &index.spans).map(|span| span.rows).sum()
+    }
+
+    /// Every (partition, first offset, last offset).
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TopicPartition, i64, i64)> + '_ {
+        self.types.iter().flat_map(|index| {
+            let topic: Arc<str> = index.topic.as_str().into();
+            let at = move |partition| TopicPartition { topic: Arc::clone(&topic), partition };
+            index.spans.iter().map(move |span| (at(span.partition), span.first, span.last))
+        })
+    }
+}
+
+/// Lays segments out as a block. Segments of one event type and partition are in the order of their offsets.
+pub(crate) fn encode(segments: &[Segment]) -> Result<(Footer, Vec<u8>)> {
+    let mut by_type: BTreeMap<&str, Vec<&Segment>> = BTreeMap::new();
+    for segment in segments {
+        by_type.entry(&segment.event_type.name).or_default().push(segment);
+    }
+    let (mut footer, mut body) = (Footer::default(), Vec::new());
+    for (name, mut segments) in by_type {
+        segments.sort_by_key(|segment| segment.at.partition);
+        let start = body.len();
+        let schema = segments[0].rows.schema();
+        let rows: Vec<RecordBatch> = segments.iter().map(|segment| segment.rows.clone()).collect();
+        write_stream(&concat_batches(&schema, &rows)?, &mut body)?;
+        footer.types.push(TypeIndex {
+            event_type: name.into(),
+            topic: segments[0].at.topic.to_string(),
+            start,
+            length: body.len() - start,
+            spans: spans(&segments)?,
+        });
+    }
+    Ok((footer, body))
+}
+
+fn spans(segments: &[&Segment]) -> Result<Vec<Span>> {
+    let mut spans = Vec::new();
+    let mut row = 0;
+    for run in segments.chunk_by(|a, b| a.at.partition == b.at.partition) {
+        let columns: Vec<&dyn arrow::array::Array> = run.iter().map(|segment| &segment.offsets as _).collect();
+        let offsets = concat(&columns)?;
+        let offsets = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(&offsets).values().to_vec();
+        let (Some(first), Some(last)) = (offsets.first().copied(), offsets.last().copied()) else { continue };
+        let rows = offsets.len();
+        let dense = usize::try_from(last - first).is_ok_and(|span| span + 1 == rows);
+        let offsets = (!dense).then_some(offsets);
+        spans.push(Span { partition: run[0].at.partition, row, rows, first, last, offsets });
+        row += rows;
+    }
+    Ok(spans)
+}
+
+/// Appends a batch as a compressed IPC stream.
+pub(crate) fn write_stream(rows: &RecordBatch, to: &mut Vec<u8>) -> Result<()> {
+    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let mut writer = StreamWriter::try_new_with_options(to, &rows.schema(), options)?;
+    writer.write(rows)?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// Reads a stream of one batch; `projection` names columns of the stream's own schema.
+pub(crate) fn read_stream(bytes: &[u8], projection: Option<Vec<usize>>) -> Result<RecordBatch> {
+    let mut reader = StreamReader::try_new(Cursor::new(bytes), projection)?;
+    reader.next().ok_or_else(|| Error::Corrupt("an empty stream".into()))?.map_err(Error::from)
+}
+
+/// The rows of one event type in a block, in the catalogue's stored schema.
+pub(crate) fn decode_type(
+    index: &TypeIndex,
+    body: &[u8],
+    event_type: &EventType,
+    columns: Option<&[usize]>,
+) -> Result<RecordBatch> {
+    let bytes = body.get(index.start..index.start + index.length);
+    let bytes = bytes.ok_or_else(|| Error::Corrupt(format!("a block is shorter than its index of {}", index.event_type)))?;
+    let stream = StreamReader::try_new(Cursor::new(bytes), None)?.schema();
+    let wanted = |at: usize| columns.is_none_or(|columns| columns.contains(&at));
+    let target = event_type.stored_schema();
+    let names = |at: &usize| target.index_of(stream.field(*at).name()).is_ok_and(wanted);
+    let projection: Vec<usize> = (0..stream.fields().len()).filter(names).collect();
+    let read = read_stream(bytes, Some(projection))?;
+    adapt(&read, target, &wanted, index.spans.iter().map(|span| span.rows).sum())
+}
+
+/// Stored rows under the catalogue of today: optional fields that are new are null, widened numbers are cast, and columns
+/// that nobody wants are filled with what costs nothing.
+fn adapt(read: &RecordBatch, target: &SchemaRef, wanted: &impl Fn(usize) -> bool, rows: usize) -> Result<RecordBatch> {
+    let column = |(at, field): (usize, &Arc<arrow::datatypes::Field>)| -> Result<ArrayRef> {
+        match read.column_by_name(field.name()).filter(|_| wanted(at)) {
+            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+            Some(column) => Ok(cast(column, field.data_type())?),
+            None => Ok(filler(field.data_type(), field.is_nullable() || wanted(at), rows)),
+        }
+    };
+    let columns = target.fields().iter().enumerate().map(column).collect::<Result<_>>()?;
+    RecordBatch::try_new(Arc::clone(target), columns)
+        .map_err(|error| Error::Corrupt(format!("stored events do not fit the catalogue: {error}")))
+}
+
+fn filler(data_type: &DataType, nullable: bool, rows: usize) -> ArrayRef {
+    match data_type {
+        DataType::Utf8 if !nullable => Arc::new(StringArray::new(OffsetBuffer::new_zeroed(rows), Buffer::default(), None)),
+        other if nullable => new_null_array(other, rows),
+        // A zeroed column: built as nulls, then the nulls are declared to be values.
+        other => {
+            let data = new_null_array(other, rows).to_data().into_builder().nulls(None).build();
+            data.map_or_else(|_| new_null_array(other, rows), arrow::array::make_array)
+        }
+    }
+}
+
+/// The chunks of a decoded block between two positions, in the order of the footer.
+pub(crate) struct Cut<'a> {
+    pub(crate) from: &'a Positions,
+    pub(crate) until: Option<&'a Positions>,
+    pub(crate) columns: &'a Columns,
+    pub(crate) catalogue: &'a Catalogue,
+}
+
+impl Cut<'_> {
+    /// Which columns of a type are wanted: `None` if the type is not.
+    pub(crate) fn columns_of(&self, event_type: &str) -> Option<Option<&[usize]>> {
+        match self.columns {
+            Columns::All => Some(None),
+            Columns::Only(types) => types.get(event_type).map(|columns| Some(columns.as_slice())),
+        }
+    }
+
+    /// Rows of the span from `skip`, `rows` of them, that lie in the cut.
+    fn within(&self, at: &TopicPartition, span: &Span, offsets: &Int64Array) -> (usize, usize) {
+        let values = offsets.values();
+        let skip = values.partition_point(|offset| *offset < self.from.get(at));
+        let stop = self.until.map_or(span.rows, |until| values.partition_point(|offset| *offset < until.get(at)));
+        (skip, stop.saturating_sub(skip))
+    }
+
+    /// Adds the chunks of one type's rows and moves `end` past everything seen.
+    pub(crate) fn chunks(&self, index: &TypeIndex, rows: Option<&RecordBatch>, chunks: &mut Vec<Chunk>, end: &mut Positions) {
+        let topic: Arc<str> = index.topic.as_str().into();
+        let event_type = self.catalogue.types.get(&index.event_type);
+        for span in &index.spans {
+            let at = TopicPartition { topic: Arc::clone(&topic), partition: span.partition };
+            let offsets = span.offsets();
+            let (skip, count) = self.within(&at, span, &offsets);
+            if count == 0 {
+                continue;
+            }
+            let past = offsets.value(skip + count - 1) + 1;
+            let reached = end.get(&at).max(past);
+            end.0.insert(at, reached);
+            if let (Some(event_type), Some(rows)) = (event_type, rows) {
+                chunks.push(Chunk {
+                    event_type: Arc::clone(event_type),
+                    partition: span.partition,
+                    offsets: offsets.slice(skip, count),
+                    rows: rows.slice(span.row + skip, count),
+                });
+            }
+        }
+    }
+}

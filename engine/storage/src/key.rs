@@ -1,0 +1,129 @@
+//! The text of a projection's key: its values joined by `/`, each percent-encoded, as in the path of the HTTP API.
+//! Null is `~`, and a value that begins with `~` has that encoded, so that every key has one text and back.
+
+use std::fmt::Write;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use cornjacket_core::Result;
+use cornjacket_core::time::format_rfc3339;
+
+/// The text of a key.
+#[must_use]
+pub fn key_text(values: &[Option<String>]) -> String {
+    let mut text = String::new();
+    for (number, value) in values.iter().enumerate() {
+        if number > 0 {
+            text.push('/');
+        }
+        push_value(&mut text, value.as_deref());
+    }
+    text
+}
+
+/// The key's text of every row.
+pub(crate) fn key_texts(rows: &RecordBatch, key: &[usize]) -> Result<Vec<String>> {
+    let mut texts = vec![String::new(); rows.num_rows()];
+    for (number, at) in key.iter().enumerate() {
+        let column = Texts::new(rows.column(*at))?;
+        for (row, text) in texts.iter_mut().enumerate() {
+            if number > 0 {
+                text.push('/');
+            }
+            push_value(text, column.get(row).as_deref());
+        }
+    }
+    Ok(texts)
+}
+
+/// A column's values as text, as keys and filters have them: times as RFC 3339, numbers as Arrow shows them.
+pub(crate) struct Texts {
+    column: ArrayRef,
+    is_time: bool,
+}
+
+impl Texts {
+    pub(crate) fn new(column: &ArrayRef) -> Result<Self> {
+        let is_time = matches!(column.data_type(), DataType::Timestamp(..));
+        let column = match column.data_type() {
+            DataType::Timestamp(unit, zone) if *unit != TimeUnit::Microsecond => {
+                cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
+            }
+            DataType::Utf8View | DataType::LargeUtf8 => cast(column, &DataType::Utf8)?,
+            _ => ArrayRef::clone(column),
+        };
+        Ok(Self { column, is_time })
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Option<String> {
+        if self.column.is_null(row) {
+            return None;
+        }
+        if self.is_time {
+            return Some(format_rfc3339(self.column.as_primitive::<TimestampMicrosecondType>().value(row)));
+        }
+        if let Some(texts) = self.column.as_string_opt::<i32>() {
+            return Some(texts.value(row).to_string());
+        }
+        let formatter = ArrayFormatter::try_new(&self.column, &FormatOptions::default()).ok()?;
+        formatter.value(row).try_to_string().ok()
+    }
+}
+
+/// Appends one value's text.
+fn push_value(text: &mut String, value: Option<&str>) {
+    let Some(value) = value else {
+        text.push('~');
+        return;
+    };
+    for (at, byte) in value.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') || (byte == b'~' && at > 0);
+        if plain {
+            text.push(char::from(byte));
+        } else {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+}
+
+/// The values of a key's text, percent-encoded or not; `None` if an encoding is broken.
+#[must_use]
+pub fn parse_key(text: &str) -> Option<Vec<Option<String>>> {
+    text.split('/').map(|part| if part == "~" { Some(None) } else { decode(part).map(Some) }).collect()
+}
+
+fn decode(part: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(part.len());
+    let mut rest = part.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_go_to_text_and_back() {
+        let keys: [&[Option<&str>]; 5] =
+            [&[Some("d1")], &[Some("a/b"), Some("")], &[None, Some("~")], &[Some("grün %"), Some("a~b")], &[Some("+ &")]];
+        for key in keys {
+            let key: Vec<Option<String>> = key.iter().map(|value| value.map(str::to_string)).collect();
+            assert_eq!(parse_key(&key_text(&key)), Some(key));
+        }
+        assert_eq!(key_text(&[Some("a/b".into()), None]), "a%2Fb/~");
+        assert_eq!(parse_key("%zz"), None);
+        assert_eq!(parse_key("%ff"), None);
+    }
+}

@@ -1,0 +1,101 @@
+//! A simulated projection table: rows by their key's text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::compute::concat_batches;
+use cornjacket_core::Result;
+use cornjacket_core::id::EventId;
+use cornjacket_core::projection::{ProjectionSpec, ProjectionWrite, WriteMode};
+use cornjacket_core::store::RowFilter;
+use cornjacket_core::time::Micros;
+
+use crate::key::{Texts, key_texts};
+use crate::sqlite::read_schema;
+
+pub(super) struct Row {
+    values: RecordBatch,
+    time: Micros,
+    order: i64,
+    event_id: Option<EventId>,
+    updated_at: Micros,
+}
+
+pub(super) struct Table {
+    pub(super) spec: ProjectionSpec,
+    rows: BTreeMap<String, Row>,
+}
+
+impl Table {
+    pub(super) fn new(spec: ProjectionSpec) -> Self {
+        Self { spec, rows: BTreeMap::new() }
+    }
+
+    pub(super) fn write(&mut self, write: &ProjectionWrite, now: Micros) -> Result<()> {
+        for (row, key) in key_texts(&write.rows, &self.spec.key)?.into_iter().enumerate() {
+            let ids = write.event_id.as_ref().filter(|ids| ids.is_valid(row));
+            let put = Row {
+                values: write.rows.slice(row, 1),
+                time: write.time.value(row),
+                order: write.order.value(row),
+                event_id: ids.and_then(|ids| ids.value(row).try_into().ok()).map(EventId),
+                updated_at: now,
+            };
+            match write.mode {
+                WriteMode::Changelog if write.weight.as_ref().is_some_and(|weight| weight.value(row) < 0) => {
+                    self.rows.remove(&key);
+                }
+                WriteMode::Changelog => {
+                    self.rows.insert(key, put);
+                }
+                WriteMode::Newest => {
+                    let older = |there: &Row| (there.time, there.order) <= (put.time, put.order);
+                    if self.rows.get(&key).is_none_or(older) {
+                        self.rows.insert(key, put);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows that fit, in the order of their keys.
+    pub(super) fn select(&self, filter: &RowFilter) -> Result<Vec<RecordBatch>> {
+        let mut rows = Vec::new();
+        for row in self.rows.values() {
+            if fits(&row.values, filter)? {
+                rows.push(self.as_read(row)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn get(&self, key: &str) -> Result<Option<RecordBatch>> {
+        self.rows.get(key).map(|row| self.as_read(row)).transpose()
+    }
+
+    fn as_read(&self, row: &Row) -> Result<RecordBatch> {
+        let time = |value| TimestampMicrosecondArray::from(vec![value]).with_timezone("UTC");
+        let mut columns = row.values.columns().to_vec();
+        let id = row.event_id.map(|id| id.to_string());
+        let event_time = row.event_id.map(|_| row.time);
+        columns.push(Arc::new(StringArray::from(vec![id])) as ArrayRef);
+        columns.push(Arc::new(time(event_time)));
+        columns.push(Arc::new(time(Some(row.updated_at))));
+        Ok(RecordBatch::try_new(read_schema(&self.spec), columns)?)
+    }
+}
+
+pub(super) fn join(spec: &ProjectionSpec, rows: &[RecordBatch]) -> Result<RecordBatch> {
+    Ok(concat_batches(&read_schema(spec), rows)?)
+}
+
+fn fits(values: &RecordBatch, filter: &RowFilter) -> Result<bool> {
+    for (at, text) in &filter.equal {
+        if Texts::new(values.column(*at))?.get(0).as_ref() != Some(text) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

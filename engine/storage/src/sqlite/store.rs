@@ -1,0 +1,285 @@
+//! The embedded store: projections, epochs, snapshots and dead letters in `store.db`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use arrow::array::RecordBatch;
+use cornjacket_core::log::Positions;
+use cornjacket_core::operator::PartId;
+use cornjacket_core::projection::ProjectionSpec;
+use cornjacket_core::store::{
+    DeadLetter, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
+    StoredDeadLetter,
+};
+use cornjacket_core::{Error, Result};
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::connection::{Readers, open_writer, storage_error};
+use super::{epoch_out_of_order, layout_differs, table};
+use crate::block::{read_stream, write_stream};
+use crate::key::key_text;
+
+const MIGRATIONS: [&str; 1] = [include_str!("../../../../migrations/sqlite/store/0001_store.sql")];
+
+/// The store in `store.db`, as one pipeline sees it.
+pub struct SqliteStore {
+    pipeline: String,
+    path: PathBuf,
+    /// `None` after a failure, until it is opened again.
+    writer: Mutex<Option<Connection>>,
+    readers: Readers,
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::Corrupt(error.to_string()))
+}
+
+fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("{what}: {error}")))
+}
+
+impl SqliteStore {
+    /// Opens or makes the store in a folder.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when the file is a newer version's.
+    pub fn open(folder: &Path, pipeline: &str) -> Result<Self> {
+        let path = folder.join("store.db");
+        let writer = Mutex::new(Some(open_writer(&path, &MIGRATIONS)?));
+        Ok(Self { pipeline: pipeline.into(), readers: Readers::new(path.clone()), path, writer })
+    }
+
+    /// Does work in one transaction. After a failure the connection is opened anew, since what it had written may or may
+    /// not be there; `is_done` looks.
+    fn transact(
+        &self,
+        work: impl Fn(&Connection) -> Result<()>,
+        is_done: impl Fn(&Connection) -> Result<bool>,
+    ) -> Result<()> {
+        let mut writer = self.writer.lock();
+        if writer.is_none() {
+            *writer = Some(open_writer(&self.path, &MIGRATIONS)?);
+        }
+        let Some(connection) = writer.as_mut() else { return Err(Error::Closed) };
+        let Err(error) = try_transaction(connection, work) else { return Ok(()) };
+        if matches!(error, Error::Conflict(_)) {
+            return Err(error);
+        }
+        *writer = None;
+        let connection = open_writer(&self.path, &MIGRATIONS)?;
+        let done = is_done(&connection)?;
+        *writer = Some(connection);
+        if done { Ok(()) } else { Err(error) }
+    }
+
+    /// One value from one row, if there is one.
+    fn one<T>(&self, sql: &str, params: impl Params, map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<Option<T>> {
+        self.readers.read(|connection| {
+            let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
+            statement.query_row(params, map).optional().map_err(storage_error)
+        })
+    }
+
+    fn all<T>(&self, sql: &str, params: impl Params, map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+        self.readers.read(|connection| {
+            let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
+            let rows = statement.query_map(params, map).map_err(storage_error)?;
+            rows.collect::<rusqlite::Result<_>>().map_err(storage_error)
+        })
+    }
+
+    fn last_of(&self, connection: &Connection) -> Result<Option<EpochRecord>> {
+        let sql = "SELECT record FROM epochs WHERE pipeline = ?1 ORDER BY epoch DESC LIMIT 1";
+        let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
+        let text: Option<String> =
+            statement.query_row([&self.pipeline], |row| row.get(0)).optional().map_err(storage_error)?;
+        text.map(|text| from_json(&text, "an epoch's record")).transpose()
+    }
+
+    fn write_epoch(&self, connection: &Connection, commit: &EpochCommit) -> Result<()> {
+        let EpochRecord { epoch, positions, raises } = &commit.record;
+        let next = self.last_of(connection)?.map_or(1, |last| last.epoch + 1);
+        if *epoch != next {
+            return Err(epoch_out_of_order(*epoch, next));
+        }
+        for write in &commit.writes {
+            table::write(connection, write, commit.now)?;
+        }
+        for letter in &commit.dead_letters {
+            self.write_dead_letter(connection, letter, commit.now)?;
+        }
+        for ((node, what), by) in &commit.counters {
+            let sql = "INSERT INTO counters VALUES (?1, ?2, ?3, ?4)
+                       ON CONFLICT (pipeline, node, what) DO UPDATE SET value = value + excluded.value";
+            execute(connection, sql, params![self.pipeline, node, what, by])?;
+        }
+        if !raises.is_empty() {
+            let row = params![self.pipeline, epoch, to_json(positions)?, to_json(raises)?];
+            execute(connection, "INSERT INTO raises VALUES (?1, ?2, ?3, ?4)", row)?;
+        }
+        let row = params![self.pipeline, epoch, to_json(&commit.record)?];
+        execute(connection, "INSERT INTO epochs VALUES (?1, ?2, ?3)", row)
+    }
+
+    fn write_dead_letter(&self, connection: &Connection, letter: &DeadLetter, now: i64) -> Result<()> {
+        let sql = "INSERT INTO dead_letters (pipeline, recorded_at, reason, source, message, event_id, event_time, body)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+        let DeadLetter { reason, source, message, event_id, event_time, body } = letter;
+        execute(connection, sql, params![self.pipeline, now, reason, source, message, event_id, event_time, body])
+    }
+
+    fn write_snapshot(&self, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
+        let row = params![self.pipeline, snapshot.epoch, to_json(snapshot)?];
+        execute(connection, "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3)", row)?;
+        let epoch = params![self.pipeline, snapshot.epoch];
+        execute(connection, "DELETE FROM snapshots WHERE pipeline = ?1 AND epoch < ?2", epoch)?;
+        // The snapshot's own epoch stays, so that the last epoch's record is always there.
+        execute(connection, "DELETE FROM epochs WHERE pipeline = ?1 AND epoch < ?2", epoch)?;
+        let sql = "DELETE FROM parts WHERE pipeline = ?1 AND id NOT IN (SELECT value FROM json_each(?2))";
+        execute(connection, sql, params![self.pipeline, to_json(&snapshot.parts)?])
+    }
+}
+
+fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<()> {
+    let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
+    statement.execute(params).map(|_| ()).map_err(storage_error)
+}
+
+fn try_transaction(connection: &mut Connection, work: impl Fn(&Connection) -> Result<()>) -> Result<()> {
+    let behaviour = rusqlite::TransactionBehavior::Immediate;
+    let transaction = connection.transaction_with_behavior(behaviour).map_err(storage_error)?;
+    work(&transaction)?;
+    transaction.commit().map_err(storage_error)
+}
+
+impl Store for SqliteStore {
+    fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()> {
+        let layout = table::layout(projection);
+        let sql = "SELECT pipeline, layout FROM projections WHERE name = ?1";
+        let stored = self.one(sql, [&projection.name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        match stored {
+            Some((owner, _)) if owner != self.pipeline => {
+                let name = &projection.name;
+                return Err(Error::Conflict(format!("the projection `{name}` belongs to the pipeline `{owner}`")));
+            }
+            Some((_, stored)) if !clear && stored == layout => return Ok(()),
+            Some(_) if !clear => return Err(layout_differs(&projection.name)),
+            _ => {}
+        }
+        let work = |connection: &Connection| {
+            table::create(connection, projection)?;
+            let row = params![projection.name, self.pipeline, layout];
+            execute(connection, "INSERT OR REPLACE INTO projections VALUES (?1, ?2, ?3)", row)
+        };
+        self.transact(work, |_| Ok(false))
+    }
+
+    fn pipeline_state(&self) -> Result<PipelineState> {
+        let sql = "SELECT state FROM pipelines WHERE name = ?1";
+        let text = self.one(sql, [&self.pipeline], |row| row.get::<_, String>(0))?;
+        text.map_or_else(|| Ok(PipelineState::default()), |text| from_json(&text, "the pipeline's state"))
+    }
+
+    fn set_pipeline_state(&self, state: &PipelineState, restart: bool) -> Result<()> {
+        let text = to_json(state)?;
+        let work = |connection: &Connection| {
+            execute(connection, "INSERT OR REPLACE INTO pipelines VALUES (?1, ?2)", params![self.pipeline, text])?;
+            let forgotten: &[&str] = if restart { &["epochs", "raises", "snapshots", "parts"] } else { &[] };
+            for table in forgotten {
+                execute(connection, &format!("DELETE FROM {table} WHERE pipeline = ?1"), [&self.pipeline])?;
+            }
+            Ok(())
+        };
+        self.transact(work, |_| Ok(false))
+    }
+
+    fn commit_epoch(&self, commit: &EpochCommit) -> Result<()> {
+        let is_done = |connection: &Connection| Ok(self.last_of(connection)?.as_ref() == Some(&commit.record));
+        self.transact(|connection| self.write_epoch(connection, commit), is_done)
+    }
+
+    fn last_epoch(&self) -> Result<Option<EpochRecord>> {
+        self.readers.read(|connection| self.last_of(connection))
+    }
+
+    fn epochs_after(&self, epoch: u64) -> Result<Vec<EpochRecord>> {
+        let sql = "SELECT record FROM epochs WHERE pipeline = ?1 AND epoch > ?2 ORDER BY epoch";
+        let texts = self.all(sql, params![self.pipeline, epoch], |row| row.get::<_, String>(0))?;
+        texts.iter().map(|text| from_json(text, "an epoch's record")).collect()
+    }
+
+    fn save_snapshot(&self, snapshot: &Snapshot, new_parts: &[(PartId, RecordBatch)]) -> Result<()> {
+        for (id, rows) in new_parts {
+            let mut bytes = Vec::new();
+            write_stream(rows, &mut bytes)?;
+            let sql = "INSERT OR REPLACE INTO parts VALUES (?1, ?2, ?3)";
+            // One transaction a part, so that no epoch waits long for its own.
+            let id = i64::try_from(*id).unwrap_or(i64::MAX);
+            self.transact(|connection| execute(connection, sql, params![self.pipeline, id, bytes]), |_| Ok(false))?;
+        }
+        self.transact(|connection| self.write_snapshot(connection, snapshot), |_| Ok(false))
+    }
+
+    fn latest_snapshot(&self) -> Result<Option<Snapshot>> {
+        let sql = "SELECT snapshot FROM snapshots WHERE pipeline = ?1 ORDER BY epoch DESC LIMIT 1";
+        let text = self.one(sql, [&self.pipeline], |row| row.get::<_, String>(0))?;
+        text.map(|text| from_json(&text, "a snapshot")).transpose()
+    }
+
+    fn part(&self, id: PartId) -> Result<RecordBatch> {
+        let sql = "SELECT rows FROM parts WHERE pipeline = ?1 AND id = ?2";
+        let bytes = self.one(sql, params![self.pipeline, id], |row| row.get::<_, Vec<u8>>(0))?;
+        read_stream(&bytes.ok_or_else(|| Error::Corrupt(format!("part {id} of the snapshot is missing")))?, None)
+    }
+
+    fn raises(&self) -> Result<Vec<(Positions, Vec<Raise>)>> {
+        let sql = "SELECT positions, raises FROM raises WHERE pipeline = ?1 ORDER BY epoch";
+        let texts =
+            self.all(sql, [&self.pipeline], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        texts.iter().map(|(at, raises)| Ok((from_json(at, "a position")?, from_json(raises, "a raise")?))).collect()
+    }
+
+    fn rows(&self, spec: &ProjectionSpec, filter: &RowFilter, limit: Option<u64>, offset: u64) -> Result<ProjectionRows> {
+        self.readers.read(|connection| {
+            // Both statements read the same state of the file.
+            let transaction = connection.unchecked_transaction().map_err(storage_error)?;
+            let total = table::count(&transaction, spec, filter)?;
+            let rows = table::page(&transaction, spec, filter, (limit, offset))?;
+            Ok(ProjectionRows { rows, total })
+        })
+    }
+
+    fn scan(&self, spec: &ProjectionSpec, sink: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
+        self.readers.read(|connection| table::scan(connection, spec, sink))
+    }
+
+    fn row(&self, spec: &ProjectionSpec, key: &[Option<String>]) -> Result<Option<RecordBatch>> {
+        self.readers.read(|connection| table::by_key(connection, spec, key_text(key)))
+    }
+
+    fn dead_letters(&self, limit: u64, offset: u64) -> Result<Vec<StoredDeadLetter>> {
+        let sql = "SELECT id, recorded_at, reason, source, message, event_id, event_time, body FROM dead_letters
+                   WHERE pipeline = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3";
+        let bounded = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        self.all(sql, params![self.pipeline, bounded(limit), bounded(offset)], |row| {
+            let letter = DeadLetter {
+                reason: row.get(2)?,
+                source: row.get(3)?,
+                message: row.get(4)?,
+                event_id: row.get(5)?,
+                event_time: row.get(6)?,
+                body: row.get(7)?,
+            };
+            Ok(StoredDeadLetter { id: row.get(0)?, recorded_at: row.get(1)?, letter })
+        })
+    }
+
+    fn counters(&self) -> Result<BTreeMap<(String, String), i64>> {
+        let sql = "SELECT node, what, value FROM counters WHERE pipeline = ?1";
+        let rows = self.all(sql, [&self.pipeline], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
+        Ok(rows.into_iter().collect())
+    }
+}
