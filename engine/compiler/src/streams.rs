@@ -68,7 +68,10 @@ enum Origin {
 }
 
 /// The longest SQL of a stream, in bytes: it bounds how deep its expressions nest.
-const MAX_SQL: usize = 64 << 10;
+const MAX_SQL: usize = 32 << 10;
+
+/// The most relations on top of each other in a stream, so that they can be walked recursively from here on.
+const MAX_DEPTH: usize = 256;
 
 /// Reads and compiles the section. `broken` holds the event types that are wrong.
 pub(crate) fn streams(
@@ -135,7 +138,8 @@ impl Compiler<'_> {
             return;
         }
         let options = StreamOptions { lateness: stream.lateness };
-        let compiled = isolated(|| compile_stream(&stream.sql, &self.tables, options)).unwrap_or_else(internal);
+        let compiled =
+            isolated(|| compile(&stream.sql, &self.tables, options)).unwrap_or_else(|reason| internal(&reason));
         let compiled = compiled.map_err(|faults| self.report_faults(stream, faults)).ok();
         let checked = compiled.and_then(|relation| self.check_updates(stream, relation));
         match checked {
@@ -198,8 +202,25 @@ impl Compiler<'_> {
     }
 }
 
+fn compile(sql: &str, tables: &Tables, options: StreamOptions) -> Result<Relation, Vec<SqlFault>> {
+    let relation = compile_stream(sql, tables, options)?;
+    if depth(&relation) <= MAX_DEPTH {
+        return Ok(relation);
+    }
+    let (message, hint) = ("the SQL is nested too deeply".into(), Some("write it as several streams".into()));
+    Err(vec![SqlFault { code: "CJ309", span: None, message, hint }])
+}
+
+fn depth(relation: &Relation) -> usize {
+    1 + match relation {
+        Relation::Table { .. } => 0,
+        Relation::Transform { input, .. } | Relation::Tumble { input, .. } => depth(input),
+        Relation::Union { inputs } => inputs.iter().map(depth).max().unwrap_or(0),
+    }
+}
+
 /// A fault of the SQL engine rather than of the SQL.
-fn internal(reason: String) -> Result<Relation, Vec<SqlFault>> {
+fn internal(reason: &str) -> Result<Relation, Vec<SqlFault>> {
     let message = format!("the SQL engine failed on this stream: {reason}");
     let hint = Some("write it in another way, perhaps as several streams, and report this".into());
     Err(vec![SqlFault { code: "CJ308", span: None, message, hint }])

@@ -134,7 +134,7 @@ impl Field {
         self
     }
 
-    fn arrow(&self) -> ArrowField {
+    pub(crate) fn arrow(&self) -> ArrowField {
         ArrowField::new(&self.name, self.data_type.arrow(), self.optional)
     }
 }

@@ -54,13 +54,23 @@ pub enum Refusal {
     Closing,
 }
 
+/// An identity that is no UUID, made an id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientId {
+    /// The id: a hash of the identity and of whatever scope it is unique in.
+    pub id: EventId,
+    /// The identity as the client sent it, for the metadata.
+    pub original: String,
+}
+
 /// Something handed in: the bytes of one envelope.
 #[derive(Clone, Debug)]
 pub struct Submission<B> {
     /// The JSON of the envelope.
     pub body: B,
-    /// An identity that the client gave beside the envelope (`Idempotency-Key`), already made an id.
-    pub client_id: Option<EventId>,
+    /// An identity that the client gave beside the envelope (`Idempotency-Key`). It holds where the envelope has no
+    /// `event_id`.
+    pub client_id: Option<ClientId>,
     /// The source's name, for the metadata.
     pub source: Arc<str>,
 }

@@ -1,6 +1,7 @@
 //! Graph to running tasks: the door that takes events in, the engine that works in epochs, watermarks, snapshots and
 //! recovery.
 
+pub mod door;
 pub mod engine;
 pub mod status;
 

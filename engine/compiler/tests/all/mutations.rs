@@ -140,10 +140,11 @@ fn hostile_files_are_refused_in_bounded_time_and_stack() {
 fn hostile_sql_does_not_exhaust_the_stack() {
     let head = "pipeline: x\nevents: { a.b: { payload: { v: int } } }\nstreams:\n  s: ";
     let parentheses = format!("SELECT {}v{} AS v FROM a.b", "(".repeat(5_000), ")".repeat(5_000));
-    let sum = format!("SELECT v{} AS v FROM a.b", " + v".repeat(2_000));
+    let sum = format!("SELECT v{} AS v FROM a.b", " + v".repeat(500));
     let queries = format!("SELECT v FROM {}a.b{}", "(SELECT v FROM ".repeat(300), ")".repeat(300));
-    let unions = format!("SELECT v FROM a.b{}", " UNION ALL SELECT v FROM a.b".repeat(200));
-    for sql in [parentheses, sum, queries, unions] {
+    let unions = format!("SELECT v FROM a.b{}", " UNION ALL SELECT v FROM a.b".repeat(1_000));
+    let long = format!("SELECT v FROM a.b WHERE v = 1{}", "0".repeat(40_000));
+    for sql in [parentheses, sum, queries, unions, long] {
         check(&load_text(&format!("{head}{sql}\n")));
     }
 }

@@ -51,11 +51,21 @@ impl GroupBy {
         Ok(Self { keys, aggregates, key_schema: Arc::new(Schema::new(key_fields)), input, output, state })
     }
 
+    /// Whether an aggregate is only right over rows in its order. Those that can do without (`first_value`) compare.
     fn needs_order(&self) -> bool {
         self.aggregates.iter().any(|aggregate| {
-            !aggregate.order_bys.is_empty()
-                && aggregate.aggregate.order_sensitivity() == AggregateOrderSensitivity::HardRequirement
+            use AggregateOrderSensitivity::{HardRequirement, SoftRequirement};
+            let sensitivity = aggregate.aggregate.order_sensitivity();
+            !aggregate.order_bys.is_empty() && matches!(sensitivity, HardRequirement | SoftRequirement)
         })
+    }
+
+    /// Some aggregates find out only when an accumulator is made that they cannot work on their arguments' types.
+    pub(super) fn probe(&self) -> DataFusionResult<()> {
+        for aggregate in self.aggregates.iter().filter(|a| !a.aggregate.groups_accumulator_supported()) {
+            aggregate.aggregate.create_accumulator()?;
+        }
+        Ok(())
     }
 
     /// The key columns as their own batch schema allows a group table to hold them.

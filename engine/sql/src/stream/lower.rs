@@ -170,8 +170,9 @@ impl<'a> Lowering<'a> {
         let group_by = calls.and_then(|calls| {
             GroupBy::new(prepared_keys, calls, plain_schema(&schema), Arc::new(Schema::new(fields)))
         });
-        let aggregation = PaneFactory(Arc::new(group_by.map_err(|error| self.fault(&error))?));
-        // Some aggregates find out only now that they cannot work on their arguments' types.
+        let group_by = group_by.map_err(|error| self.fault(&error))?;
+        group_by.probe().map_err(|error| self.fault(&error))?;
+        let aggregation = PaneFactory(Arc::new(group_by));
         aggregation.create().map_err(|error| SqlFault::new("CJ203", error.to_string()))?;
         let window = TumbleSpec {
             width,

@@ -1,0 +1,199 @@
+//! Bytes to Arrow columns: the one decoding that an event goes through.
+//!
+//! A [`Decoder`] reads the JSON of envelopes, checks them against the catalogue and collects them in columns, one set
+//! per event type. No row objects are made and nothing is allocated per event, beside what is wrong with it. Invariants:
+//!
+//! - A rejected event leaves no trace in the columns, however far it was read.
+//! - All faults of an event are reported together, each with its place; only text that is not JSON stops at the first.
+//! - The columns hold exactly the values of the payload, and the payload itself is kept as it was sent.
+//! - No input makes it panic, overflow the stack or take time beyond a small multiple of the input's length.
+
+mod column;
+mod envelope;
+mod fault;
+mod instant;
+mod metadata;
+mod record;
+mod table;
+#[cfg(test)]
+mod tests;
+mod text;
+mod value;
+
+use std::sync::Arc;
+
+use crate::catalogue::{Catalogue, EventType};
+use crate::door::{ClientId, Rejection, RejectionKind};
+use crate::error::Result;
+use crate::id::EventId;
+use crate::log::Events;
+use crate::time::{Micros, format_rfc3339};
+
+use envelope::Envelope;
+use fault::{Faults, Rule, did_you_mean, quoted};
+use table::{Row, Table};
+
+/// What a body may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Its greatest length.
+    pub max_body_bytes: usize,
+    /// How deep objects and lists may be nested in each other, at most 100.
+    pub max_depth: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_body_bytes: 1 << 20, max_depth: 64 }
+    }
+}
+
+/// The JSON reader's own limit is 128 levels.
+const MAX_DEPTH: usize = 100;
+
+/// Arrow's text columns count bytes in 32 bits. This leaves room for the metadata, which can be longer than what was
+/// sent.
+const MAX_COLLECTED_BYTES: usize = 256 << 20;
+
+/// What an event has beside its body.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    /// The time now.
+    pub ingested_at: Micros,
+    /// Randomness for the id, if the client gave none; never the same twice.
+    pub random: [u8; 10],
+    /// An identity that came beside the body; one inside it goes first.
+    pub client_id: Option<&'a ClientId>,
+    /// The source's name; empty if there is none.
+    pub source: &'a str,
+}
+
+/// An event that was taken into the columns.
+#[derive(Clone, Copy, Debug)]
+pub struct Accepted<'a> {
+    /// Its id.
+    pub id: EventId,
+    /// Its type.
+    pub event_type: &'a Arc<EventType>,
+}
+
+/// Collects events in columns, until they are taken out with [`Decoder::finish`].
+pub struct Decoder {
+    limits: Limits,
+    /// By name, rising.
+    tables: Vec<Table>,
+    faults: Faults,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Decoder {
+    /// A decoder for the event types of a catalogue.
+    #[must_use]
+    pub fn new(catalogue: &Catalogue, limits: Limits) -> Self {
+        let limits = Limits { max_depth: limits.max_depth.min(MAX_DEPTH), ..limits };
+        let tables = catalogue.types.values().map(Table::new).collect();
+        Self { limits, tables, faults: Faults::default(), rows: 0, bytes: 0 }
+    }
+
+    /// How many events are in the columns.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The sum of their bodies' lengths.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Takes in one event: the JSON of an envelope.
+    ///
+    /// # Errors
+    /// When it is not JSON, not an envelope, or does not fit the catalogue. Nothing of it is in the columns then.
+    pub fn decode(&mut self, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
+        if self.bytes.saturating_add(body.len()) > MAX_COLLECTED_BYTES {
+            let message = "too many events were collected before this one".to_owned();
+            return Err(text::reject(RejectionKind::TooLarge, "too_large", message));
+        }
+        let text = text::check(body, &self.limits)?;
+        self.faults.clear();
+        let envelope = envelope::read(text, &mut self.faults)?;
+        let index = self.table_of(&envelope);
+        let id = self.check(index, &envelope, context);
+        let (Some(id), Some(table)) = (id, index.and_then(|index| self.tables.get_mut(index))) else {
+            return Err(self.faults.reject());
+        };
+        self.rows += 1;
+        self.bytes += body.len();
+        Ok(Accepted { id, event_type: table.event_type() })
+    }
+
+    /// The table of the envelope's event type.
+    fn table_of(&mut self, envelope: &Envelope<'_>) -> Option<usize> {
+        let name = envelope.event_type.as_deref()?;
+        let found = self.tables.binary_search_by(|table| table.event_type().name.as_str().cmp(name));
+        if found.is_err() {
+            let names = self.tables.iter().map(|table| table.event_type().name.as_str());
+            let message = format!("{} is not in the catalogue{}", quoted(name), did_you_mean(name, names));
+            self.faults.add(Rule::EVENT_TYPE, "event_type", message);
+        }
+        found.ok()
+    }
+
+    /// Checks what the envelope says and reads its payload; the id if the event is now in the columns.
+    fn check(&mut self, index: Option<usize>, envelope: &Envelope<'_>, context: &Context<'_>) -> Option<EventId> {
+        let Self { tables, faults, rows, .. } = self;
+        if envelope.trace_id.is_some() && envelope.metadata.as_ref().is_some_and(|sent| sent.has_trace_id) {
+            faults.add(Rule::ENVELOPE, "metadata.trace_id", "is there beside the envelope's own `trace_id`");
+        }
+        let table = tables.get_mut(index?)?;
+        if let Some(time) = envelope.event_time {
+            check_ahead(time, table.event_type(), context, faults);
+        }
+        if let Some(payload) = envelope.payload {
+            table.read_payload(payload, faults);
+        }
+        let complete = envelope.aggregate_id.as_deref().zip(envelope.payload);
+        let Some((aggregate_id, payload)) = complete.filter(|_| faults.is_empty()) else {
+            table.roll_back();
+            return None;
+        };
+        let client_given = envelope.event_id.or(context.client_id.map(|client| client.id));
+        let row = Row {
+            id: client_given.unwrap_or_else(|| EventId::v7(context.ingested_at, &context.random)),
+            is_client_given: client_given.is_some(),
+            aggregate_id,
+            event_time: envelope.event_time.unwrap_or(context.ingested_at),
+            payload: payload.get(),
+            sequence: i64::try_from(*rows).unwrap_or(i64::MAX),
+        };
+        table.push(&row, envelope, context);
+        Some(row.id)
+    }
+
+    /// Takes the events out, one batch per type that has any, and starts anew.
+    ///
+    /// # Errors
+    /// When Arrow finds the columns inconsistent, which would be a bug.
+    pub fn finish(&mut self) -> Result<Vec<Events>> {
+        self.rows = 0;
+        self.bytes = 0;
+        self.tables.iter_mut().filter_map(|table| table.finish().transpose()).collect()
+    }
+}
+
+fn check_ahead(time: Micros, event_type: &EventType, context: &Context<'_>, faults: &mut Faults) {
+    let allowed = event_type.watermark.max_ahead;
+    if time <= context.ingested_at.saturating_add(allowed) {
+        return;
+    }
+    let message = format!(
+        "is {}, more than {} ahead of the time now, {}: check the producer's clock",
+        format_rfc3339(time),
+        crate::setting::Span(allowed),
+        format_rfc3339(context.ingested_at),
+    );
+    faults.add(Rule::TOO_FAR_AHEAD, "event_time", message);
+}

@@ -1,0 +1,137 @@
+//! The rows of one event type under construction, in its stored schema.
+
+use std::sync::Arc;
+
+use arrow::array::{BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, Int64Array, RecordBatch};
+use arrow::buffer::{Buffer, NullBuffer};
+use serde::de::DeserializeSeed;
+use serde_json::value::RawValue;
+
+use crate::catalogue::{EventType, Field, FieldType, UnknownFields};
+use crate::error::Result;
+use crate::id::EventId;
+use crate::log::Events;
+use crate::time::Micros;
+
+use super::column::{Column, Texts, finish_times};
+use super::fault::{Faults, Found, Path, Rule};
+use super::record::Place;
+use super::value::Value;
+use super::{Context, envelope::Envelope, metadata};
+
+/// Rows of one event type. The payload's columns may run ahead of the others while an event is checked; they are cut
+/// back to the number of rows if it fails.
+pub(super) struct Table {
+    event_type: Arc<EventType>,
+    /// The payload as a whole: a struct that must be there.
+    root: Field,
+    fields: Column,
+    event_ids: Vec<u8>,
+    aggregate_ids: Texts,
+    event_times: Vec<Micros>,
+    ingested_at: Vec<Micros>,
+    metadata: Texts,
+    has_metadata: BooleanBufferBuilder,
+    payloads: Texts,
+    sequence: Vec<i64>,
+    client_given: BooleanBufferBuilder,
+    any_client_given: bool,
+}
+
+/// What the envelope columns of a row are made of.
+pub(super) struct Row<'a> {
+    pub id: EventId,
+    pub is_client_given: bool,
+    pub aggregate_id: &'a str,
+    pub event_time: Micros,
+    pub payload: &'a str,
+    pub sequence: i64,
+}
+
+const PAYLOAD: Path<'static> = Path::Root("payload");
+
+impl Table {
+    pub fn new(event_type: &Arc<EventType>) -> Self {
+        let root = Field::new("payload", FieldType::Struct(event_type.fields.clone()));
+        Self {
+            event_type: Arc::clone(event_type),
+            fields: Column::new(&root.data_type),
+            root,
+            event_ids: Vec::new(),
+            aggregate_ids: Texts::new(),
+            event_times: Vec::new(),
+            ingested_at: Vec::new(),
+            metadata: Texts::new(),
+            has_metadata: BooleanBufferBuilder::new(0),
+            payloads: Texts::new(),
+            sequence: Vec::new(),
+            client_given: BooleanBufferBuilder::new(0),
+            any_client_given: false,
+        }
+    }
+
+    pub fn event_type(&self) -> &Arc<EventType> {
+        &self.event_type
+    }
+
+    /// Reads the payload's fields into the columns. A payload of which nothing is declared need not be an object.
+    pub fn read_payload(&mut self, payload: &RawValue, faults: &mut Faults) {
+        let unknown = self.event_type.unknown_fields;
+        if self.event_type.fields.is_empty() && unknown == UnknownFields::Keep {
+            return match payload.get() {
+                "null" => faults.mismatch(Rule::PAYLOAD, &PAYLOAD, "any JSON but null", &Found::Null),
+                _ => self.fields.end_value(),
+            };
+        }
+        let place = Place { path: &PAYLOAD, unknown };
+        let mut deserializer = serde_json::Deserializer::from_str(payload.get());
+        let value = Value { field: Some(&self.root), column: &mut self.fields, place, faults: &mut *faults };
+        if let Err(error) = value.deserialize(&mut deserializer) {
+            faults.broken(Rule::PAYLOAD, &error);
+        }
+    }
+
+    /// Forgets what was read of an event that failed.
+    pub fn roll_back(&mut self) {
+        self.fields.truncate(self.sequence.len());
+    }
+
+    /// Completes a row whose payload was read without a fault.
+    pub fn push(&mut self, row: &Row<'_>, envelope: &Envelope<'_>, context: &Context<'_>) {
+        self.event_ids.extend_from_slice(&row.id.0);
+        self.aggregate_ids.push(row.aggregate_id);
+        self.event_times.push(row.event_time);
+        self.ingested_at.push(context.ingested_at);
+        let trace_id = envelope.trace_id.as_deref();
+        let is_there = metadata::write(self.metadata.bytes(), envelope.metadata.as_ref(), trace_id, context);
+        self.metadata.end();
+        self.has_metadata.append(is_there);
+        self.payloads.push(row.payload);
+        self.sequence.push(row.sequence);
+        self.client_given.append(row.is_client_given);
+        self.any_client_given |= row.is_client_given;
+    }
+
+    /// Takes the rows out; `None` if there are none.
+    pub fn finish(&mut self) -> Result<Option<Events>> {
+        if self.sequence.is_empty() {
+            return Ok(None);
+        }
+        let event_ids = Buffer::from_vec(std::mem::take(&mut self.event_ids));
+        let has_metadata = Some(NullBuffer::new(self.has_metadata.finish())).filter(|nulls| nulls.null_count() > 0);
+        let mut columns = vec![
+            Arc::new(FixedSizeBinaryArray::try_new(16, event_ids, None)?),
+            self.aggregate_ids.finish(None)?,
+            finish_times(&mut self.event_times, None)?,
+            finish_times(&mut self.ingested_at, None)?,
+            self.metadata.finish(has_metadata)?,
+            self.payloads.finish(None)?,
+        ];
+        columns.extend(self.fields.finish_fields()?);
+        let rows = RecordBatch::try_new(Arc::clone(self.event_type.stored_schema()), columns)?;
+        let client_given = BooleanArray::new(self.client_given.finish(), None);
+        let client_id = std::mem::take(&mut self.any_client_given).then_some(client_given);
+        let sequence = Int64Array::from(std::mem::take(&mut self.sequence));
+        Ok(Some(Events { event_type: Arc::clone(&self.event_type), rows, sequence, client_id }))
+    }
+}

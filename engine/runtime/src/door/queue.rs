@@ -1,0 +1,183 @@
+//! What the door's threads share: submissions that wait, and the group that is handed from one thread to the other.
+
+use std::collections::VecDeque;
+
+use cornjacket_core::door::{Refusal, Submission};
+use cornjacket_core::id::EventId;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::oneshot;
+
+use super::DoorOptions;
+use super::commit::Group;
+
+/// A submission that nobody has looked at, and where its answer goes.
+pub(super) struct Waiting {
+    pub submission: Submission<Vec<u8>>,
+    pub answer: oneshot::Sender<Result<EventId, Refusal>>,
+}
+
+/// What the decoder is to do next.
+pub(super) enum Step {
+    /// Decode these.
+    Decode(VecDeque<Waiting>),
+    /// The log is free: hand over what is collected.
+    HandOver,
+    /// Everything is handed over and nothing more will come.
+    End,
+}
+
+/// The queue in front of the decoder and the handover behind it.
+pub(super) struct Queue {
+    options: DoorOptions,
+    state: Mutex<State>,
+    /// Wakes the decoder.
+    to_decode: Condvar,
+    /// Wakes the committer.
+    to_commit: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Waiting>,
+    waiting_bytes: usize,
+    /// A group for the committer.
+    group: Option<Group>,
+    /// Whether the committer waits for one.
+    is_idle: bool,
+    is_closing: bool,
+    /// Whether the decoder has handed over its last group.
+    is_drained: bool,
+    broken: Option<String>,
+}
+
+impl Queue {
+    pub fn new(options: DoorOptions) -> Self {
+        Self { options, state: Mutex::default(), to_decode: Condvar::new(), to_commit: Condvar::new() }
+    }
+
+    /// Puts a submission at the end, or says why not.
+    pub fn push(&self, waiting: Waiting) -> Result<(), Refusal> {
+        let mut state = self.state.lock();
+        if let Some(reason) = &state.broken {
+            return Err(Refusal::Unavailable(reason.clone()));
+        }
+        if state.is_closing {
+            return Err(Refusal::Closing);
+        }
+        let bytes = state.waiting_bytes + waiting.submission.body.len();
+        let has_room = state.waiting.len() < self.options.max_waiting && bytes <= self.options.max_waiting_bytes;
+        // A single body is taken whatever its size, so that a small queue does not refuse it for ever.
+        if !has_room && !state.waiting.is_empty() {
+            return Err(Refusal::Busy);
+        }
+        state.waiting_bytes = bytes;
+        state.waiting.push_back(waiting);
+        drop(state);
+        self.to_decode.notify_one();
+        Ok(())
+    }
+
+    /// How many submissions wait to be decoded.
+    pub fn depth(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
+    /// Waits until there is something to do for a decoder that has collected so many rows and bytes.
+    pub fn next_step(&self, rows: usize, bytes: usize) -> Step {
+        let is_full = rows >= self.options.max_commit_rows || bytes >= self.options.max_commit_bytes;
+        let mut state = self.state.lock();
+        loop {
+            if state.broken.is_some() {
+                return Step::End;
+            }
+            if rows > 0 && state.is_idle && state.group.is_none() {
+                return Step::HandOver;
+            }
+            if !is_full && !state.waiting.is_empty() {
+                return Step::Decode(self.take(&mut state, rows, bytes));
+            }
+            if state.is_closing && state.waiting.is_empty() && rows == 0 {
+                state.is_drained = true;
+                self.to_commit.notify_one();
+                return Step::End;
+            }
+            self.to_decode.wait(&mut state);
+        }
+    }
+
+    /// Takes as much as fits into the commit.
+    fn take(&self, state: &mut State, rows: usize, mut bytes: usize) -> VecDeque<Waiting> {
+        let room = self.options.max_commit_rows.saturating_sub(rows);
+        let fits = |waiting: &&Waiting| {
+            let has_room = bytes < self.options.max_commit_bytes;
+            bytes += waiting.submission.body.len();
+            has_room
+        };
+        let count = state.waiting.iter().take(room).take_while(fits).count();
+        let rest = state.waiting.split_off(count);
+        let taken = std::mem::replace(&mut state.waiting, rest);
+        state.waiting_bytes -= taken.iter().map(|waiting| waiting.submission.body.len()).sum::<usize>();
+        taken
+    }
+
+    /// Gives a group to the committer, which [`Queue::next_step`] said is free.
+    pub fn hand_over(&self, group: Group) {
+        self.state.lock().group = Some(group);
+        self.to_commit.notify_one();
+    }
+
+    /// Waits for a group to commit; `None` when there will be none.
+    pub fn next_group(&self) -> Option<Group> {
+        let mut state = self.state.lock();
+        state.is_idle = true;
+        self.to_decode.notify_one();
+        loop {
+            if let Some(group) = state.group.take() {
+                state.is_idle = false;
+                return Some(group);
+            }
+            if state.is_drained || state.broken.is_some() {
+                return None;
+            }
+            self.to_commit.wait(&mut state);
+        }
+    }
+
+    /// Refuses whatever comes from now on; what waits is still to be done.
+    pub fn close(&self) {
+        self.state.lock().is_closing = true;
+        self.to_decode.notify_one();
+    }
+
+    /// Ends everything: whoever waits is refused, and both threads come to their end.
+    pub fn fail(&self, reason: &str) {
+        tracing::error!(reason, "the door takes no more events");
+        let mut state = self.state.lock();
+        state.broken.get_or_insert_with(|| reason.to_owned());
+        state.waiting_bytes = 0;
+        let waiting = std::mem::take(&mut state.waiting);
+        let group = state.group.take();
+        drop(state);
+        self.to_decode.notify_one();
+        self.to_commit.notify_one();
+        let refusal = Refusal::Unavailable(reason.to_owned());
+        for waiting in waiting {
+            waiting.refuse(refusal.clone());
+        }
+        if let Some(group) = group {
+            group.refuse(&refusal);
+        }
+    }
+
+    /// Why the door is broken, if it is.
+    pub fn broken(&self) -> Option<String> {
+        self.state.lock().broken.clone()
+    }
+}
+
+impl Waiting {
+    /// Answers with a refusal. Whoever asked may be gone, which is no fault.
+    pub fn refuse(self, refusal: Refusal) {
+        let _ = self.answer.send(Err(refusal));
+    }
+}

@@ -1,0 +1,9 @@
+//! Differential, simulation, crash and end-to-end tests.
+//!
+//! Random tests print their seed when they fail; `SEED=n` repeats one, `RUNS=n` sets how many are made.
+
+mod differential;
+mod house;
+mod oracle;
+mod simulation;
+mod world;
