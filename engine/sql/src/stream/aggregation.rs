@@ -51,12 +51,12 @@ impl GroupBy {
         Ok(Self { keys, aggregates, key_schema: Arc::new(Schema::new(key_fields)), input, output, state })
     }
 
-    /// Whether an aggregate is only right over rows in its order. Those that can do without (`first_value`) compare.
+    /// Whether an aggregate is only right over rows in its order; others sort (`array_agg`) or compare (`first_value`).
     fn needs_order(&self) -> bool {
-        self.aggregates.iter().any(|aggregate| {
-            use AggregateOrderSensitivity::{HardRequirement, SoftRequirement};
-            let sensitivity = aggregate.aggregate.order_sensitivity();
-            !aggregate.order_bys.is_empty() && matches!(sensitivity, HardRequirement | SoftRequirement)
+        self.aggregates.iter().any(|lowered| {
+            let aggregate = &lowered.aggregate;
+            !aggregate.order_bys().is_empty()
+                && aggregate.order_sensitivity() == AggregateOrderSensitivity::HardRequirement
         })
     }
 
@@ -120,11 +120,11 @@ pub(super) fn accumulator(aggregate: &Arc<AggregateFunctionExpr>) -> DataFusionR
     Ok(Box::new(GroupsAccumulatorAdapter::new(move || aggregate.create_accumulator())))
 }
 
-pub(super) fn arguments(
-    expressions: &[Arc<dyn PhysicalExpr>],
-    rows: &RecordBatch,
-) -> DataFusionResult<Vec<ArrayRef>> {
-    expressions.iter().map(|e| e.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()))).collect()
+/// The arguments' values, then those of the aggregate's ORDER BY, as accumulators want them.
+pub(super) fn arguments(aggregate: &AggregateFunctionExpr, rows: &RecordBatch) -> DataFusionResult<Vec<ArrayRef>> {
+    let value = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows).and_then(|value| value.into_array(rows.num_rows()));
+    let ordering = aggregate.order_bys().iter().map(|sort| value(&sort.expr));
+    aggregate.expressions().iter().map(value).chain(ordering).collect()
 }
 
 pub(super) fn filter_of(aggregate: &LoweredAggregate, rows: &RecordBatch) -> DataFusionResult<Option<BooleanArray>> {
@@ -169,7 +169,7 @@ impl GroupTable {
     fn try_update(&mut self, rows: &RecordBatch) -> DataFusionResult<()> {
         self.intern(rows)?;
         for (aggregate, accumulator) in self.plan.aggregates.iter().zip(&mut self.accumulators) {
-            let values = arguments(&aggregate.aggregate.expressions(), rows)?;
+            let values = arguments(&aggregate.aggregate, rows)?;
             let filter = filter_of(aggregate, rows)?;
             accumulator.update_batch(&values, &self.indices, filter.as_ref(), self.groups)?;
         }

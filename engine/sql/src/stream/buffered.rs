@@ -39,7 +39,7 @@ impl RowGroups {
             let sorted = take_record_batch(rows, &order)?;
             let sorted_indices: Vec<usize> = order.values().iter().map(|row| indices[*row as usize]).collect();
             let mut accumulator = accumulator(&aggregate.aggregate)?;
-            let values = arguments(&aggregate.aggregate.expressions(), &sorted)?;
+            let values = arguments(&aggregate.aggregate, &sorted)?;
             accumulator.update_batch(&values, &sorted_indices, filter_of(aggregate, &sorted)?.as_ref(), groups)?;
             columns.push(accumulator.evaluate(EmitTo::All)?);
         }
@@ -50,11 +50,11 @@ impl RowGroups {
     fn order(&self, aggregate: &LoweredAggregate, rows: &RecordBatch) -> DataFusionResult<UInt64Array> {
         let count = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         let arrived = UInt64Array::from_iter_values(0..count);
-        if aggregate.order_bys.is_empty() {
+        if aggregate.aggregate.order_bys().is_empty() {
             return Ok(arrived);
         }
         let mut columns = Vec::new();
-        for sort in &aggregate.order_bys {
+        for sort in aggregate.aggregate.order_bys() {
             columns.push(SortColumn {
                 values: sort.expr.evaluate(rows)?.into_array(rows.num_rows())?,
                 options: Some(sort.options),
