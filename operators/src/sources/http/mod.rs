@@ -10,6 +10,7 @@
 mod answer;
 mod body;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +46,10 @@ pub const SPEC: SourceSpec = SourceSpec {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// The greatest size of an event, in bytes; 1 MiB unless set, and 1 MiB at most.
+    /// The greatest size of an event, in bytes; 1 MiB unless set, and never more.
     #[serde(default)]
-    #[schemars(range(min = 1, max = 1_048_576))]
-    pub max_body_bytes: Option<u32>,
+    #[schemars(range(max = 1_048_576))]
+    pub max_body_bytes: Option<NonZeroU32>,
 }
 
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -96,7 +97,8 @@ pub fn routes(door: Arc<dyn Door>, settings: &Settings, source_name: &str) -> Ro
 
 /// As [`routes`], with other bounds.
 pub fn routes_with(door: Arc<dyn Door>, settings: &Settings, source_name: &str, patience: Patience) -> Router {
-    let max_bytes = settings.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(MAX_BODY_BYTES);
+    let max_bytes = settings.max_body_bytes.and_then(|bytes| usize::try_from(bytes.get()).ok());
+    let max_bytes = max_bytes.map_or(MAX_BODY_BYTES, |bytes| bytes.min(MAX_BODY_BYTES));
     let reader = Reader { max_bytes, timeout: patience.read_timeout, budget: Budget::new(patience.read_budget) };
     let ingest = Arc::new(Ingest { door, source: source_name.into(), reader });
     let post_only = async |request: Request| Problem::wrong_method(request.method()).into_response();
