@@ -13,7 +13,7 @@ use cornjacket_core::component::Registry;
 
 /// Every component there is.
 pub const REGISTRY: Registry = Registry {
-    sources: &[],
+    sources: &[sources::http::SPEC],
     operators: &[transform::SPEC, union::SPEC, tumble::SPEC],
     sinks: &[sinks::projection::SPEC, sinks::stdout::SPEC],
 };

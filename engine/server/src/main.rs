@@ -1,1 +1,49 @@
-fn main() {}
+//! `cornjacket`: one binary that turns a YAML file with SQL in it into a durable, event-driven CQRS system.
+
+mod cli;
+mod client;
+mod environment;
+mod folder;
+mod http;
+mod logging;
+mod metrics;
+mod query;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The input is wrong: a pipeline file, SQL, a flag's value.
+const INPUT_IS_WRONG: u8 = 1;
+/// The environment is: a port in use, a folder that cannot be written, a process that is not there.
+const ENVIRONMENT_IS_WRONG: u8 = 2;
+
+/// How a command ended, when not well.
+#[derive(Debug)]
+enum Failure {
+    /// Already told to the user.
+    Told(u8),
+    /// The input is wrong.
+    Input(anyhow::Error),
+    /// The environment is wrong.
+    Environment(anyhow::Error),
+}
+
+fn main() -> ExitCode {
+    let outcome = match cli::Cli::parse().command {
+        cli::Command::Run(arguments) => run::run(&arguments),
+        cli::Command::Query(arguments) => client::query(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told(code)) => ExitCode::from(code),
+        Err(Failure::Input(error)) => fail(&error, INPUT_IS_WRONG),
+        Err(Failure::Environment(error)) => fail(&error, ENVIRONMENT_IS_WRONG),
+    }
+}
+
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(code)
+}

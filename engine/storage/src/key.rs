@@ -38,6 +38,18 @@ pub(crate) fn key_texts(rows: &RecordBatch, key: &[usize]) -> Result<Vec<String>
     Ok(texts)
 }
 
+/// The values of each key column as text, `None` for null.
+///
+/// # Errors
+/// When a column cannot be shown as text.
+pub fn key_columns(rows: &RecordBatch, key: &[usize]) -> Result<Vec<Vec<Option<String>>>> {
+    let texts = |at: &usize| {
+        let column = Texts::new(rows.column(*at))?;
+        Ok((0..rows.num_rows()).map(|row| column.get(row)).collect())
+    };
+    key.iter().map(texts).collect()
+}
+
 /// A column's values as text, as keys and filters have them: times as RFC 3339, numbers as Arrow shows them.
 pub(crate) struct Texts {
     column: ArrayRef,

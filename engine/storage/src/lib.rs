@@ -19,8 +19,8 @@ use cornjacket_core::environment::Environment;
 use cornjacket_core::store::Storage;
 use cornjacket_core::{Error, Result};
 
-pub use key::{key_text, parse_key};
-pub use sqlite::{SqliteLog, SqliteStore};
+pub use key::{key_columns, key_text, parse_key};
+pub use sqlite::{SqliteLog, SqliteStore, read_schema};
 
 /// Opens the embedded storage of a pipeline in a folder, which is made if it is not there.
 ///

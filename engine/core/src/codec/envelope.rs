@@ -10,7 +10,7 @@ use crate::door::{Rejection, RejectionKind};
 use crate::id::EventId;
 use crate::time::{Micros, format_rfc3339, is_valid_event_time, parse_rfc3339};
 
-use super::fault::{Faults, Found, Path, Rule, clip, did_you_mean, quoted, reason};
+use super::fault::{Faults, Found, Path, Rule, clip, quoted, reason};
 use super::{instant, metadata, text};
 
 /// What an envelope says. What is missing or wrong is `None`, with a fault.
@@ -166,7 +166,12 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
 }
 
 fn no_envelope(faults: &mut Faults, found: &Found<'_>) {
-    faults.mismatch(Rule::ENVELOPE, &Path::Root("event"), "a JSON object with event_type, aggregate_id and payload", found);
+    faults.mismatch(
+        Rule::ENVELOPE,
+        &Path::Root("event"),
+        "a JSON object with event_type, aggregate_id and payload",
+        found,
+    );
 }
 
 /// Reads a key of the envelope: the number of the field, or `None` with a fault.
@@ -192,8 +197,7 @@ impl Visitor<'_> for FieldName<'_> {
     fn visit_str<E: Error>(self, name: &str) -> Result<Option<usize>, E> {
         let index = FIELDS.iter().position(|field| *field == name);
         if index.is_none() {
-            let message = format!("is no field of an event{}", did_you_mean(name, FIELDS.into_iter()));
-            self.faults.add(Rule::ENVELOPE, clip(name), message);
+            self.faults.unknown(Rule::ENVELOPE, clip(name), name, FIELDS.into_iter());
         }
         Ok(index)
     }

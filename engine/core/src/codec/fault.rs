@@ -101,6 +101,19 @@ impl Faults {
         }
     }
 
+    /// Adds that there is no field of this name, with the nearest that there is. The search takes time, so it is left out
+    /// where the fault is not listed.
+    pub fn unknown<'a>(
+        &mut self,
+        rule: Rule,
+        path: impl fmt::Display,
+        name: &str,
+        known: impl Iterator<Item = &'a str>,
+    ) {
+        let hint = if self.found.len() < MAX_DETAILS { did_you_mean(name, known) } else { String::new() };
+        self.add(rule, path, format!("is no field here{hint}"));
+    }
+
     /// Adds that a value is of another type than expected.
     pub fn mismatch(&mut self, rule: Rule, path: &Path<'_>, expected: &str, found: &Found<'_>) {
         self.add(rule, path, format!("must be {expected}, but is {found}"));

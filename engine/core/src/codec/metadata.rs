@@ -64,7 +64,12 @@ impl<'de> Visitor<'de> for Keys<'_, '_> {
 }
 
 /// Writes the metadata of an event onto the end of the bytes; says whether there is any.
-pub(super) fn write(bytes: &mut Vec<u8>, sent: Option<&Sent<'_>>, trace_id: Option<&str>, context: &Context<'_>) -> bool {
+pub(super) fn write(
+    bytes: &mut Vec<u8>,
+    sent: Option<&Sent<'_>>,
+    trace_id: Option<&str>,
+    context: &Context<'_>,
+) -> bool {
     let start = bytes.len();
     let none = Sent::default();
     let sent = sent.unwrap_or(&none);

@@ -9,7 +9,7 @@ use crate::catalogue::{Field, UnknownFields};
 use crate::error::Result;
 
 use super::column::{Column, finish_struct};
-use super::fault::{Faults, Path, Rule, did_you_mean};
+use super::fault::{Faults, Path, Rule};
 use super::value::Value;
 
 /// The columns of an object's fields.
@@ -74,7 +74,9 @@ impl Record {
     ) -> Result<(), A::Error> {
         self.object += 1;
         let mut expected = 0;
-        while let Some(key) = object.next_key_seed(FieldKey { columns: &self.columns, expected, unknown: place.unknown })? {
+        while let Some(key) =
+            object.next_key_seed(FieldKey { columns: &self.columns, expected, unknown: place.unknown })?
+        {
             match key {
                 Key::Known(index) => {
                     expected = index + 1;
@@ -83,8 +85,7 @@ impl Record {
                 Key::Unknown(name) => {
                     if let Some(name) = name {
                         let names = self.columns.iter().map(|entry| entry.field.name.as_str());
-                        let message = format!("is no field of this event type{}", did_you_mean(&name, names));
-                        faults.add(Rule::PAYLOAD, Path::Field(place.path, &name), message);
+                        faults.unknown(Rule::PAYLOAD, Path::Field(place.path, &name), &name, names);
                     }
                     object.next_value::<IgnoredAny>()?;
                 }

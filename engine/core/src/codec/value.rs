@@ -11,7 +11,7 @@ use crate::catalogue::Field;
 use crate::time::parse_rfc3339;
 
 use super::column::{Column, Values};
-use super::fault::{Faults, Found, Path, Rule, quoted};
+use super::fault::{Faults, Found, Path, Rule, clip, quoted};
 use super::instant;
 use super::record::Place;
 
@@ -30,6 +30,10 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
         let result = match self.column.values {
             Values::Json(_) => <&RawValue>::deserialize(deserializer).map(|raw| self.json(raw.get())),
+            // The JSON reader's own floating point numbers can be off by the last bit.
+            Values::Float(_) | Values::Double(_) => {
+                <&RawValue>::deserialize(deserializer).map(|raw| self.real_text(raw.get()))
+            }
             _ => deserializer.deserialize_any(&mut self),
         };
         if result.is_err() {
@@ -67,6 +71,20 @@ impl Value<'_> {
                 self.column.end_value();
             }
             _ => {}
+        }
+    }
+
+    /// Takes the text of a value that should be a floating point number.
+    fn real_text(&mut self, raw: &str) {
+        match raw.parse::<f64>() {
+            Ok(number) if number.is_finite() => self.real(number),
+            Ok(_) => self.fault(format!("must be a number of 64 bits, but is {}", clip(raw))),
+            Err(_) => {
+                let mut deserializer = serde_json::Deserializer::from_str(raw);
+                if let Err(error) = deserializer.deserialize_any(&mut *self) {
+                    self.faults.broken(Rule::PAYLOAD, &error);
+                }
+            }
         }
     }
 

@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use cornjacket_core::catalogue::EventType;
 use cornjacket_core::door::Refusal;
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, exponential_buckets};
 
 /// The door's metrics.
 pub(super) struct Metrics {

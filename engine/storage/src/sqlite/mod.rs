@@ -22,7 +22,8 @@ pub use log::SqliteLog;
 pub use store::SqliteStore;
 
 /// The columns that a projection is read with: its own, then what every row has.
-pub(crate) fn read_schema(spec: &ProjectionSpec) -> SchemaRef {
+#[must_use]
+pub fn read_schema(spec: &ProjectionSpec) -> SchemaRef {
     let mut fields: Vec<Arc<Field>> = spec.schema.fields().iter().cloned().collect();
     fields.push(Arc::new(Field::new("last_event_id", DataType::Utf8, true)));
     fields.push(Arc::new(Field::new("last_event_timestamp", timestamp_type(), true)));

@@ -48,7 +48,7 @@ fn an_event_becomes_a_row() {
              "metadata": { "rack": 7 }, "event_time": "2026-01-01T01:00:00.25+01:00", "event_type": "sensor.reading"} "#,
     );
     let expected = concat!(
-        r#"{"aggregate_id":"d1","event_time":"2026-01-01T00:00:00.250Z","ingested_at":"2026-01-01T00:00:00Z","#,
+        r#"{"aggregate_id":"d1","event_time":"2026-01-01T00:00:00.250","ingested_at":"2026-01-01T00:00:00","#,
         r#""metadata":"{\"source\":\"api\",\"trace_id\":\"té\\\"1\",\"rack\": 7}","#,
         r#""payload":"{\"unit\":\"celsius\" ,\"value\": 2.15e1, \"new\": [{}]}","#,
         r#""value":21.5,"unit":"celsius","battery":null}"#
@@ -66,8 +66,8 @@ fn values_of_every_type() {
     let cases = [
         (r#"{"ok": true, "n": 5.0, "big": -9223372036854775808}"#, r#""ok":true,"n":5,"big":-9223372036854775808"#),
         (r#"{"big": 1e15, "f": 1}"#, r#""ok":null,"n":null,"big":1000000000000000,"f":1.0"#),
-        (r#"{"at": "1950-01-01T00:00:00Z"}"#, r#""at":"1950-01-01T00:00:00Z""#),
-        (r#"{"at": 1767225610.5}"#, r#""at":"2026-01-01T00:00:10.500Z""#),
+        (r#"{"at": "1950-01-01T00:00:00Z"}"#, r#""at":"1950-01-01T00:00:00""#),
+        (r#"{"at": 1767225610.5}"#, r#""at":"2026-01-01T00:00:10.500""#),
         (r#"{"any": {"a" : [1, null]}}"#, r#""any":"{\"a\" : [1, null]}""#),
         (r#"{"tags": ["x", null, "\u00e9\ud83d\ude00"]}"#, r#""tags":["x",null,"é😀"]"#),
         (r#"{"tags": []}"#, r#""tags":[]"#),
@@ -79,7 +79,8 @@ fn values_of_every_type() {
         let row = fields("test.all", payload);
         assert!(row.contains(expected), "{payload}: {row}");
     }
-    assert_eq!(fields("test.free", "[1, 2]"), "{}");
+    let free = one(&envelope("test.free", "[1, 2]"));
+    assert_eq!(free.rows.column(stored::PAYLOAD).as_string::<i32>().value(0), "[1, 2]");
 }
 
 #[test]
@@ -113,9 +114,9 @@ fn texts_that_are_no_events() {
              payload is required, but missing",
         ),
         (
-            br#"{"event_type": null, "event_tipe": 1, "aggregate_id": 5, "payload": {}, "payload": {}, "trace_id": null}"#,
+            br#"{"event_type": null, "event_typ": 1, "aggregate_id": 5, "payload": {}, "payload": {}, "trace_id": null}"#,
             "400 invalid_envelope: event_type must be a text, but is null; \
-             event_tipe is no field of an event, did you mean `event_type`?; \
+             event_typ is no field here, did you mean `event_type`?; \
              aggregate_id must be a text, but is the number 5; payload is there twice",
         ),
         (
@@ -142,8 +143,12 @@ fn payloads_that_do_not_fit() {
         ("sensor.reading", "[1]", "payload must be an object, but is a list"),
         ("sensor.reading", "{}", "payload.value is required, but missing"),
         ("sensor.reading", r#"{"value": null}"#, "payload.value must be a number (double), but is null"),
-        ("sensor.reading", r#"{"value": "72.5"}"#, r#"payload.value must be a number (double), but is the text "72.5""#),
-        ("sensor.reading", r#"{"value": 1e999}"#, "payload.value cannot be read: number out of range"),
+        (
+            "sensor.reading",
+            r#"{"value": "72.5"}"#,
+            r#"payload.value must be a number (double), but is the text "72.5""#,
+        ),
+        ("sensor.reading", r#"{"value": 1e999}"#, "payload.value must be a number of 64 bits, but is 1e999"),
         ("sensor.reading", r#"{"value": 1, "value": 2}"#, "payload.value is there twice"),
         (
             "sensor.reading",
@@ -152,20 +157,38 @@ fn payloads_that_do_not_fit() {
         ),
         ("sensor.reading", r#"{"value": 1, "battery": -1}"#, "payload.battery must be at least 0, but is -1.0"),
         ("test.all", r#"{"n": 5.5}"#, "payload.n must be a whole number of 32 bits (int), but is the number 5.5"),
-        ("test.all", r#"{"n": 2147483648}"#, "payload.n must be a whole number of 32 bits (int), but is the number 2147483648"),
-        ("test.all", r#"{"big": 1e16}"#, "payload.big must be a whole number of 64 bits (bigint), but is the number 1e16"),
+        (
+            "test.all",
+            r#"{"n": 2147483648}"#,
+            "payload.n must be a whole number of 32 bits (int), but is the number 2147483648",
+        ),
+        (
+            "test.all",
+            r#"{"big": 1e16}"#,
+            "payload.big must be a whole number of 64 bits (bigint), but is the number 1e16",
+        ),
         ("test.all", r#"{"f": 1e39}"#, "payload.f must be a number of 32 bits (float), but is the number 1e39"),
+        ("test.all", r#"{"n": -1e999}"#, "payload.n cannot be read: number out of range"),
         ("test.all", r#"{"ok": 1}"#, "payload.ok must be true or false, but is the number 1"),
-        ("test.all", r#"{"tags": ["a", {"b": 1}, [], 3]}"#,
+        (
+            "test.all",
+            r#"{"tags": ["a", {"b": 1}, [], 3]}"#,
             "payload.tags[1] must be a text (string), but is an object; \
              payload.tags[2] must be a text (string), but is a list; \
-             payload.tags[3] must be a text (string), but is the number 3"),
-        ("test.all", r#"{"address": {"zip": "x", "stret": 1}}"#,
-            r#"payload.address.zip must be a whole number of 32 bits (int), but is the text "x"; payload.address.stret is no field of this event type, did you mean `street`?; payload.address.street is required, but missing"#),
+             payload.tags[3] must be a text (string), but is the number 3",
+        ),
+        (
+            "test.all",
+            r#"{"address": {"zip": "x", "stret": 1}}"#,
+            r#"payload.address.zip must be a whole number of 32 bits (int), but is the text "x"; payload.address.stret is no field here, did you mean `street`?; payload.address.street is required, but missing"#,
+        ),
         ("test.all", r#"{"code": "abc"}"#, r#"payload.code must match the pattern ^(?:a|ab)$, but is "abc""#),
         ("test.all", r#"{"short": "four"}"#, "payload.short must have at most 3 characters, but has 4"),
-        ("test.all", r#"{"at": 1e17}"#,
-            "payload.at must be a time (RFC 3339 text, or epoch seconds, milliseconds or microseconds), but is the number 1e17"),
+        (
+            "test.all",
+            r#"{"at": 1e17}"#,
+            "payload.at must be a time (RFC 3339 text, or epoch seconds, milliseconds or microseconds), but is the number 1e17",
+        ),
         ("test.free", "null", "payload must be any JSON but null, but is null"),
     ];
     for (event_type, payload, expected) in cases {
@@ -182,7 +205,10 @@ fn envelopes_that_do_not_fit() {
             r#"422 unknown_event_type: event_type "sensor.readin" is not in the catalogue, did you mean `sensor.reading`?"#,
         ),
         (with(r#""aggregate_id": """#), "422 invalid_aggregate_id: aggregate_id must not be empty"),
-        (with(r#""aggregate_id": "a\n""#), r#"422 invalid_aggregate_id: aggregate_id must not have control characters, but is "a\n""#),
+        (
+            with(r#""aggregate_id": "a\n""#),
+            r#"422 invalid_aggregate_id: aggregate_id must not have control characters, but is "a\n""#,
+        ),
         (
             with(&format!(r#""aggregate_id": "{}""#, "x".repeat(1025))),
             "422 invalid_aggregate_id: aggregate_id must have at most 1024 bytes, but has 1025",

@@ -4,8 +4,10 @@ mod cases;
 mod random;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use regex::Regex;
 
@@ -66,8 +68,16 @@ fn decode(body: &[u8]) -> Result<EventId, Rejection> {
     decoder().decode(body, &CONTEXT).map(|accepted| accepted.id)
 }
 
-/// Rows as lines of JSON, with explicit nulls.
+/// Rows as lines of JSON, with explicit nulls; times without their zone, which Arrow's writer does not know.
 fn lines(rows: &RecordBatch) -> String {
+    let without_zone = |column: &ArrayRef| match column.as_primitive_opt::<TimestampMicrosecondType>() {
+        Some(times) => Arc::new(times.clone().with_timezone_opt::<&str>(None)) as ArrayRef,
+        None => Arc::clone(column),
+    };
+    let schema = rows.schema();
+    let columns = schema.fields().iter().map(|field| field.name()).zip(rows.columns().iter().map(without_zone));
+    let rows =
+        &RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).expect("rows");
     let builder = WriterBuilder::new().with_explicit_nulls(true);
     let mut writer = builder.build::<_, LineDelimited>(Vec::new());
     writer.write(rows).expect("rows");

@@ -1,0 +1,118 @@
+//! The command line.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Turns a YAML file with SQL in it into a durable, event-driven system.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a pipeline: take events in, compute, and answer queries.
+    #[command(long_about = RUN, after_long_help = RUN_EXAMPLES)]
+    Run(Run),
+    /// Ask a running pipeline something in SQL.
+    #[command(long_about = QUERY, after_long_help = QUERY_EXAMPLES)]
+    Query(Query),
+}
+
+const RUN: &str = "\
+Run a pipeline: take events in over HTTP, store every one before it is answered, run the pipeline's SQL over them, keep
+its projections up to date and answer queries.
+
+Everything is kept in one data folder; nothing else needs to be installed. The process may be killed at any moment: what
+was answered with 202 is stored, and the next start goes on where this one left off. SIGTERM and Ctrl-C end it in order.";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  cornjacket run pipelines/iot.yaml
+  cornjacket run pipelines/iot.yaml --data-dir /var/lib/cornjacket --ingestion-port 9000
+  CJ_LOG_FORMAT=json cornjacket run pipelines/iot.yaml
+
+Then, in another terminal:
+  curl -d '{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"d1\",\"payload\":{\"value\":21.5,\"unit\":\"celsius\"}}' \\
+       http://127.0.0.1:8080/api/v1/events
+  curl http://127.0.0.1:8081/api/v1/projections/sensor_state/d1
+  cornjacket query 'SELECT * FROM sensor_state'
+
+Exit codes: 0 ended in order, 1 the pipeline file is wrong, 2 the environment is (a port in use, a folder that is locked).";
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The pipeline file.
+    pub file: PathBuf,
+    /// The folder that everything is kept in; made if it is not there.
+    #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// The address that the services listen on. Other than loopback only with --insecure.
+    #[arg(long, env = "CJ_HOST", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+    /// The port that takes events in; 0 takes any that is free.
+    #[arg(long, env = "CJ_INGESTION_PORT", default_value_t = 8080)]
+    pub ingestion_port: u16,
+    /// The port that answers queries; 0 takes any that is free.
+    #[arg(long, env = "CJ_QUERY_PORT", default_value_t = 8081)]
+    pub query_port: u16,
+    /// The least severe messages to log: error, warn, info, debug or trace.
+    #[arg(long, env = "CJ_LOG_LEVEL", default_value = "info")]
+    pub log_level: tracing::Level,
+    /// How to log.
+    #[arg(long, env = "CJ_LOG_FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Listen beyond loopback although nobody is asked who they are.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// How to log.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+const QUERY: &str = "\
+Ask a running pipeline something in SQL.
+
+Tables are the pipeline's projections by their names, its event types (sensor.reading), and the system tables in the
+schema cornjacket: pipelines, operators, checkpoints, dead_letters, topics. Rows come as a table on a terminal and as
+lines of JSON otherwise.";
+
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  cornjacket query 'SELECT * FROM device_minute ORDER BY window_start DESC LIMIT 10'
+  cornjacket query 'SELECT reason, count(*) AS n FROM cornjacket.dead_letters GROUP BY reason'
+  cornjacket query --json 'SELECT * FROM sensor.reading' | jq .value
+
+Exit codes: 0 answered, 1 the SQL is wrong, 2 no pipeline answers.";
+
+/// Arguments of `query`.
+#[derive(Debug, Args)]
+pub struct Query {
+    /// The SQL: one SELECT.
+    pub sql: String,
+    /// Where the query service is; by default it is looked up in the data folder.
+    #[arg(long)]
+    pub url: Option<String>,
+    /// The data folder of the running pipeline.
+    #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// How many rows at most.
+    #[arg(long, default_value_t = 10_000)]
+    pub limit: u64,
+    /// Lines of JSON, on a terminal too.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,103 @@
+//! `cornjacket query`: asks a running pipeline.
+
+use std::io::{IsTerminal, Write, stdout};
+
+use anyhow::{Context, anyhow};
+use comfy_table::Table;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::folder::ports_of;
+use crate::{Failure, cli};
+
+#[derive(Deserialize)]
+struct Column {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    columns: Vec<Column>,
+    rows: Vec<Map<String, Value>>,
+    truncated: bool,
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    error: String,
+    hint: Option<String>,
+}
+
+/// Asks and shows the answer.
+pub fn query(arguments: &cli::Query) -> Result<(), Failure> {
+    let url = url(arguments)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the process cannot start")
+        .map_err(Failure::Environment)?;
+    let answer = runtime.block_on(ask(&url, arguments))?;
+    show(&answer, arguments).context("the answer cannot be written").map_err(Failure::Environment)
+}
+
+fn url(arguments: &cli::Query) -> Result<String, Failure> {
+    if let Some(url) = &arguments.url {
+        return Ok(url.trim_end_matches('/').to_string());
+    }
+    let folder = &arguments.data_dir;
+    let ports = ports_of(folder).ok_or_else(|| {
+        Failure::Environment(anyhow!(
+            "no pipeline runs on the data folder {}: start one with `cornjacket run FILE`, or say where it is with \
+             --data-dir or --url",
+            folder.display()
+        ))
+    })?;
+    Ok(format!("http://127.0.0.1:{}", ports.query))
+}
+
+async fn ask(url: &str, arguments: &cli::Query) -> Result<Answer, Failure> {
+    let unreachable = || format!("{url} does not answer: is `cornjacket run` running?");
+    let question = json!({"sql": arguments.sql, "limit": arguments.limit});
+    let sent = reqwest::Client::new().post(format!("{url}/api/v1/sql")).json(&question).send().await;
+    let response = sent.with_context(unreachable).map_err(Failure::Environment)?;
+    let status = response.status();
+    let body = response.bytes().await.context("the answer broke off").map_err(Failure::Environment)?;
+    if status.is_success() {
+        let answer = serde_json::from_slice(&body).context("the answer cannot be read");
+        return answer.map_err(Failure::Environment);
+    }
+    let problem: Problem = serde_json::from_slice(&body).with_context(unreachable).map_err(Failure::Environment)?;
+    let text = problem.hint.map_or(problem.error.clone(), |hint| format!("{}\n  help: {hint}", problem.error));
+    let wrong = status.is_client_error();
+    Err(if wrong { Failure::Input(anyhow!(text)) } else { Failure::Environment(anyhow!(text)) })
+}
+
+fn show(answer: &Answer, arguments: &cli::Query) -> anyhow::Result<()> {
+    let mut out = stdout().lock();
+    if arguments.json || !stdout().is_terminal() {
+        for row in &answer.rows {
+            serde_json::to_writer(&mut out, row)?;
+            writeln!(out)?;
+        }
+    } else {
+        writeln!(out, "{}", table(answer))?;
+    }
+    if answer.truncated {
+        eprintln!("only the first {} rows are shown: ask for more with --limit", answer.rows.len());
+    }
+    Ok(())
+}
+
+fn table(answer: &Answer) -> Table {
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
+    table.set_header(answer.columns.iter().map(|column| &column.name));
+    for row in &answer.rows {
+        table.add_row(answer.columns.iter().map(|column| match row.get(&column.name) {
+            None | Some(Value::Null) => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }));
+    }
+    table
+}

@@ -1,0 +1,68 @@
+//! The query service: projections, and SQL over everything.
+
+mod after;
+mod projections;
+mod sql;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use cornjacket_compiler::Pipeline;
+use cornjacket_core::graph::NodeKind;
+use cornjacket_core::projection::ProjectionSpec;
+use cornjacket_core::store::Storage;
+use cornjacket_runtime::Status;
+use cornjacket_sql::query::{QueryEngine, QueryOptions};
+use tokio::sync::watch;
+
+use crate::http::Problem;
+
+/// What the handlers share.
+pub struct QueryService {
+    storage: Storage,
+    projections: BTreeMap<String, Arc<ProjectionSpec>>,
+    engine: QueryEngine,
+    status: watch::Receiver<Arc<Status>>,
+}
+
+impl QueryService {
+    /// A service over a pipeline's storage.
+    pub fn new(pipeline: &Pipeline, storage: &Storage, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Arc<Self>> {
+        let specs = pipeline.graph.nodes.iter().filter_map(|node| match &node.kind {
+            NodeKind::Sink(sink) => sink.projection(),
+            _ => None,
+        });
+        let engine = QueryEngine::new(QueryOptions::default())?;
+        let service = Self {
+            storage: storage.clone(),
+            projections: specs.map(|spec| (spec.name.clone(), spec)).collect(),
+            engine,
+            status,
+        };
+        tables::register(&service, pipeline)?;
+        Ok(Arc::new(service))
+    }
+}
+
+/// The service's routes.
+pub fn routes(service: Arc<QueryService>) -> Router {
+    Router::new()
+        .route("/api/v1/projections", get(projections::list))
+        .route("/api/v1/projections/{name}", get(projections::page))
+        .route("/api/v1/projections/{name}/{*key}", get(projections::one))
+        .route("/api/v1/sql", post(sql::answer))
+        .with_state(service)
+}
+
+/// Runs something that may block on storage.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> cornjacket_core::Result<T> + Send + 'static,
+) -> Result<T, Problem> {
+    let outcome = tokio::task::spawn_blocking(work).await;
+    let failed = |text: String| Problem::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", text);
+    outcome.map_err(|error| failed(error.to_string()))?.map_err(|error| failed(error.to_string()))
+}

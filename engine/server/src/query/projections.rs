@@ -1,0 +1,145 @@
+//! Projections over HTTP.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use cornjacket_core::projection::ProjectionSpec;
+use cornjacket_core::store::RowFilter;
+use cornjacket_sql::query::{row_objects, type_name};
+use cornjacket_storage::{key_text, parse_key};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use super::{QueryService, after, blocking};
+use crate::http::{Answered, Problem};
+
+const DEFAULT_LIMIT: u64 = 100;
+const MOST: u64 = 10_000;
+
+type Pairs = Query<Vec<(String, String)>>;
+
+fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
+    pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, Json(json!({"error": "projection not found"}))).into_response()
+}
+
+fn invalid(message: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
+}
+
+/// `GET /api/v1/projections`
+pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs, headers: HeaderMap) -> Answered {
+    after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
+    let mut listed = Vec::new();
+    for spec in service.projections.values() {
+        let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(spec));
+        let rows = blocking(move || store.rows(&of, &RowFilter::default(), Some(0), 0)).await?.total;
+        let name = |at: &usize| spec.schema.field(*at).name().clone();
+        let columns = spec.schema.fields().iter();
+        let columns: Vec<Value> =
+            columns.map(|field| json!({"name": field.name(), "type": type_name(field.data_type())})).collect();
+        let key: Vec<String> = spec.key.iter().map(name).collect();
+        listed.push(json!({"name": spec.name, "columns": columns, "key": key, "rows": rows}));
+    }
+    Ok(Json(json!({"projections": listed})).into_response())
+}
+
+/// `GET /api/v1/projections/{name}?limit&offset&filter=column=value`
+pub async fn page(
+    State(service): State<Arc<QueryService>>,
+    Path(name): Path<String>,
+    pairs: Pairs,
+    headers: HeaderMap,
+) -> Answered {
+    let Some(spec) = service.projections.get(&name).cloned() else { return Ok(not_found()) };
+    after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
+    let limit = number(&pairs, "limit", DEFAULT_LIMIT)?;
+    if limit > MOST {
+        return Err(invalid(format!("`limit` may be {MOST} at most; use `offset`, or SQL for more")));
+    }
+    let offset = number(&pairs, "offset", 0)?;
+    let filter = filter(&spec, &pairs)?;
+    let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(&spec));
+    let found = blocking(move || store.rows(&of, &filter, Some(limit), offset)).await?;
+    let projections = objects(&spec, &found.rows)?;
+    Ok(Json(json!({"projections": projections, "total": found.total, "limit": limit, "offset": offset})).into_response())
+}
+
+fn number(pairs: &Pairs, name: &str, default: u64) -> Result<u64, Problem> {
+    let Some(text) = first(pairs, name) else { return Ok(default) };
+    text.parse().map_err(|_| invalid(format!("`{name}` must be a whole number, and `{text}` is none")))
+}
+
+fn filter(spec: &ProjectionSpec, pairs: &Pairs) -> Result<RowFilter, Problem> {
+    let mut equal = Vec::new();
+    for (_, text) in pairs.iter().filter(|(key, _)| key == "filter") {
+        let (column, value) = text.split_once('=').ok_or_else(|| invalid("`filter` is written column=value"))?;
+        let at = spec.schema.index_of(column).map_err(|_| {
+            let names: Vec<&str> = spec.schema.fields().iter().map(|field| field.name().as_str()).collect();
+            invalid(format!("there is no column `{column}`: available are {}", names.join(", ")))
+        })?;
+        equal.push((at, value.to_string()));
+    }
+    Ok(RowFilter { equal })
+}
+
+/// `GET /api/v1/projections/{name}/{key}`; the key's parts are percent-encoded, so the path is read as it came.
+pub async fn one(
+    State(service): State<Arc<QueryService>>,
+    Path((name, _)): Path<(String, String)>,
+    uri: Uri,
+    pairs: Pairs,
+    headers: HeaderMap,
+) -> Answered {
+    let Some(spec) = service.projections.get(&name).cloned() else { return Ok(not_found()) };
+    let raw = uri.path().splitn(6, '/').nth(5).unwrap_or_default();
+    let key = parse_key(raw).ok_or_else(|| invalid("the key is not percent-encoded UTF-8"))?;
+    after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
+    let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(&spec));
+    let found = blocking(move || store.row(&of, &key)).await?;
+    let Some(rows) = found else { return Ok(not_found()) };
+    match objects(&spec, &rows)?.into_iter().next() {
+        Some(object) => Ok(Json(object).into_response()),
+        None => Ok(not_found()),
+    }
+}
+
+/// Rows in the shape that every client knows.
+fn objects(spec: &ProjectionSpec, rows: &RecordBatch) -> Result<Vec<Value>, Problem> {
+    let failed = |error: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error);
+    let keys = key_values(spec, rows).map_err(|error| failed(error.to_string()))?;
+    let values = row_objects(rows).map_err(|error| failed(error.to_string()))?;
+    Ok(values.into_iter().zip(keys).map(|(values, key)| object(spec, values, &key)).collect())
+}
+
+fn key_values(spec: &ProjectionSpec, rows: &RecordBatch) -> cornjacket_core::Result<Vec<Vec<Option<String>>>> {
+    let columns = cornjacket_storage::key_columns(rows, &spec.key)?;
+    Ok((0..rows.num_rows()).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect())
+}
+
+fn object(spec: &ProjectionSpec, mut values: Map<String, Value>, key: &[Option<String>]) -> Value {
+    let mut take = |name: &str| values.remove(name).unwrap_or(Value::Null);
+    let (id, at, updated) = (take("last_event_id"), take("last_event_timestamp"), take("updated_at"));
+    for at in &spec.key {
+        values.remove(spec.schema.field(*at).name());
+    }
+    let namespace = Uuid::new_v5(&Uuid::NAMESPACE_URL, b"cornjacket:projection");
+    let text = key_text(key);
+    let plain: Vec<&str> = key.iter().map(|value| value.as_deref().unwrap_or("~")).collect();
+    json!({
+        "projection_id": Uuid::new_v5(&namespace, format!("{}/{text}", spec.name).as_bytes()).to_string(),
+        "projection_type": spec.name,
+        "aggregate_id": plain.join("/"),
+        "state": values,
+        "last_event_id": id,
+        "last_event_timestamp": at,
+        "updated_at": updated,
+    })
+}

@@ -1,0 +1,115 @@
+//! SQL over HTTP: the answer is streamed, so any number of rows may be asked for.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use cornjacket_sql::query::{QueryError, Rows, row_objects, type_name};
+use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{QueryService, after};
+use crate::http::{Answered, Problem};
+
+const DEFAULT_LIMIT: u64 = 10_000;
+
+/// A question.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    sql: String,
+    #[serde(default)]
+    params: Vec<Value>,
+    limit: Option<u64>,
+}
+
+/// Parameters that every read takes.
+#[derive(Debug, Deserialize)]
+pub struct Waiting {
+    after: Option<String>,
+    wait: Option<String>,
+}
+
+fn problem(error: QueryError) -> Problem {
+    let (status, code) = match &error {
+        QueryError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_sql"),
+        QueryError::NotReadOnly(_) => (StatusCode::BAD_REQUEST, "read_only"),
+        QueryError::Timeout(_) => (StatusCode::REQUEST_TIMEOUT, "query_timeout"),
+        QueryError::Memory(_) => (StatusCode::INSUFFICIENT_STORAGE, "query_memory"),
+        QueryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_queries"),
+        QueryError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed"),
+    };
+    let text = error.to_string();
+    let hint = if let QueryError::Invalid { hint, .. } = error { hint } else { None };
+    Problem { hint, ..Problem::new(status, code, text) }
+}
+
+/// `POST /api/v1/sql`
+pub async fn answer(
+    State(service): State<Arc<QueryService>>,
+    Query(waiting): Query<Waiting>,
+    headers: HeaderMap,
+    question: Result<Json<Question>, JsonRejection>,
+) -> Answered {
+    let Json(Question { sql, params, limit }) =
+        question.map_err(|error| Problem::new(error.status(), "invalid_request", error.body_text()))?;
+    after::wait(&service, waiting.after.as_deref(), waiting.wait.as_deref(), &headers).await?;
+    let mut rows = service.engine.query(&sql, &params).await.map_err(problem)?;
+    // What fails before the first row can still be told with a status of its own.
+    let first = rows.batches.next().await.transpose().map_err(problem)?;
+    Ok(stream(rows, first, limit.unwrap_or(DEFAULT_LIMIT)))
+}
+
+fn stream(rows: Rows, first: Option<RecordBatch>, limit: u64) -> Response {
+    let head = head(&rows.schema);
+    let batches = futures::stream::iter(first.map(Ok)).chain(rows.batches);
+    let state = (Box::pin(batches), limit, true);
+    let body = futures::stream::try_unfold(Some(state), |state| async move {
+        let Some((mut batches, left, is_first)) = state else { return Ok(None) };
+        match batches.next().await.transpose()? {
+            None => Ok(Some((Bytes::from_static(b"],\"truncated\":false}\n"), None))),
+            Some(batch) => {
+                let (mut text, given) = rows_text(&batch, left, is_first)?;
+                let truncated = (given as u64) < batch.num_rows() as u64;
+                if truncated {
+                    text.extend_from_slice(b"],\"truncated\":true}\n");
+                    return Ok(Some((Bytes::from(text), None)));
+                }
+                let is_first = is_first && given == 0;
+                Ok(Some((Bytes::from(text), Some((batches, left - given as u64, is_first)))))
+            }
+        }
+    });
+    // An error in mid-stream breaks the connection off, so that a cut answer does not look whole.
+    let body = body.map_err(|error: QueryError| {
+        tracing::warn!(%error, "a query failed after its first rows");
+        std::io::Error::other(error)
+    });
+    let whole = futures::stream::once(async move { Ok(head) }).chain(body);
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(whole)).into_response()
+}
+
+fn head(schema: &SchemaRef) -> Bytes {
+    let column = |field: &Arc<arrow::datatypes::Field>| json!({"name": field.name(), "type": type_name(field.data_type())});
+    let columns: Vec<Value> = schema.fields().iter().map(column).collect();
+    Bytes::from(format!("{{\"columns\":{},\"rows\":[", Value::Array(columns)))
+}
+
+fn rows_text(batch: &RecordBatch, limit: u64, is_first: bool) -> Result<(Vec<u8>, usize), QueryError> {
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.num_rows());
+    let mut text = Vec::new();
+    for (number, row) in row_objects(&batch.slice(0, wanted))?.into_iter().enumerate() {
+        if number > 0 || !is_first {
+            text.push(b',');
+        }
+        serde_json::to_writer(&mut text, &row).map_err(|error| QueryError::Failed(error.to_string()))?;
+    }
+    Ok((text, wanted))
+}

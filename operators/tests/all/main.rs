@@ -1,0 +1,3 @@
+//! Integration tests of the components against the world outside.
+
+mod http;

@@ -1,0 +1,5 @@
+//! The real binary, from outside: HTTP, signals, `kill -9`.
+
+mod journey;
+mod kills;
+mod process;

@@ -1,0 +1,138 @@
+//! A running `cornjacket`, and how tests talk to it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::{Client, Response};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cornjacket"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CJ_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+pub fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../pipelines/iot.yaml")
+}
+
+/// A process that is killed when the test ends.
+pub struct Process {
+    child: Child,
+    pub client: Client,
+    pub ingest: String,
+    pub query: String,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Starts a pipeline on any free ports and waits until it is ready.
+    pub async fn start(pipeline: &Path, data: &Path) -> Self {
+        // What a killed process left would be read as the new one's.
+        let ports = data.join("ports.json");
+        let _ = std::fs::remove_file(&ports);
+        let child = binary()
+            .arg("run")
+            .arg(pipeline)
+            .args(["--ingestion-port", "0", "--query-port", "0", "--log-level", "warn", "--data-dir"])
+            .arg(data)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("starts");
+        let client = Client::new();
+        let mut process = Self { child, client, ingest: String::new(), query: String::new() };
+        process.wait_until_ready(&ports).await;
+        process
+    }
+
+    async fn wait_until_ready(&mut self, ports: &Path) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "not ready in time");
+            assert!(self.child.try_wait().expect("a child").is_none(), "ended before it was ready");
+            if let Ok(text) = std::fs::read_to_string(ports) {
+                let ports: Value = serde_json::from_str(&text).expect("ports.json is whole or not there");
+                self.ingest = format!("http://127.0.0.1:{}", ports["ingest"]);
+                self.query = format!("http://127.0.0.1:{}", ports["query"]);
+                let ready = self.client.get(format!("{}/health/ready", self.query)).send().await;
+                if ready.is_ok_and(|response| response.status().is_success()) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().expect("kill -9");
+        self.child.wait().expect("ended");
+    }
+
+    /// Asks it to end, and waits.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        self.child.wait().expect("ended")
+    }
+
+    pub async fn post(&self, event: &Value) -> Response {
+        self.client.post(format!("{}/api/v1/events", self.ingest)).json(event).send().await.expect("answers")
+    }
+
+    /// Posts an event that is taken; gives its id.
+    pub async fn accept(&self, event: &Value) -> String {
+        let response = self.post(event).await;
+        let status = response.status();
+        let body: Value = response.json().await.expect("JSON");
+        assert_eq!(status, 202, "{body}");
+        body["event_id"].as_str().expect("an id").to_string()
+    }
+
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        let response = self.client.get(format!("{}{path}", self.query)).send().await.expect("answers");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    pub async fn sql_answer(&self, sql: &str) -> (u16, Value) {
+        let body = json!({"sql": sql, "limit": 10_000_000});
+        let response = self.client.post(format!("{}/api/v1/sql", self.query)).json(&body).send().await.expect("answers");
+        let status = response.status().as_u16();
+        (status, response.json().await.expect("JSON"))
+    }
+
+    pub async fn sql(&self, sql: &str) -> Vec<Value> {
+        let (status, answer) = self.sql_answer(sql).await;
+        assert_eq!(status, 200, "{sql}: {answer}");
+        answer["rows"].as_array().expect("rows").clone()
+    }
+
+    /// Asks until the answer fits.
+    pub async fn sql_until(&self, sql: &str, fits: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let rows = self.sql(sql).await;
+            if fits(&rows) {
+                return rows;
+            }
+            assert!(Instant::now() < deadline, "{sql}: still {rows:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn output(arguments: &[&str]) -> Output {
+    binary().args(arguments).output().expect("runs")
+}
