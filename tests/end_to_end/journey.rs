@@ -42,7 +42,8 @@ async fn an_event_is_read_back_as_a_projection_and_by_sql() {
 
     let rows = process.sql("SELECT event_type, count(*) AS n, max(value) AS most FROM sensor.reading GROUP BY 1").await;
     assert_eq!(rows, [json!({"event_type": "sensor.reading", "n": 5, "most": 212.0})]);
-    let rows = process.sql("SELECT sum(end_offset) AS stored, sum(reflected_offset) AS seen FROM cornjacket.topics").await;
+    let rows =
+        process.sql("SELECT sum(end_offset) AS stored, sum(reflected_offset) AS seen FROM cornjacket.topics").await;
     assert_eq!(rows, [json!({"stored": 5, "seen": 5})]);
     assert_eq!(process.terminate().code(), Some(0));
     assert!(!data.path().join("ports.json").exists());
@@ -57,7 +58,11 @@ async fn what_is_wrong_is_said_clearly() {
     let data = tempfile::tempdir().expect("a folder");
     let process = Process::start(&example(), data.path()).await;
     let refused = [
-        (json!({"event_type": "sensor.reading", "aggregate_id": "d", "payload": {"value": "x"}}), 422, "invalid_payload"),
+        (
+            json!({"event_type": "sensor.reading", "aggregate_id": "d", "payload": {"value": "x"}}),
+            422,
+            "invalid_payload",
+        ),
         (json!({"event_type": "sensor.raeding", "aggregate_id": "d", "payload": {}}), 422, "unknown_event_type"),
         (reading("d", 1.0, "celsius", "2099-01-01T00:00:00Z"), 422, "too_far_ahead"),
         (json!([1, 2]), 400, "invalid_envelope"),
@@ -68,7 +73,10 @@ async fn what_is_wrong_is_said_clearly() {
         let body: Value = response.json().await.expect("JSON");
         assert_eq!((actual, &body["code"]), (status, &json!(code)), "{event}: {body}");
     }
-    assert_eq!(process.get("/api/v1/projections/sensor_state/nobody").await, (404, json!({"error": "projection not found"})));
+    assert_eq!(
+        process.get("/api/v1/projections/sensor_state/nobody").await,
+        (404, json!({"error": "projection not found"}))
+    );
     assert_eq!(process.get("/api/v1/projections/nothing").await, (404, json!({"error": "projection not found"})));
     let unknown = "00000000-0000-7000-8000-000000000000";
     let (status, body) = process.get(&format!("/api/v1/projections/sensor_state?after={unknown}")).await;
@@ -100,7 +108,8 @@ async fn one_process_holds_a_data_folder_and_the_command_line_finds_it() {
     assert!(String::from_utf8_lossy(&nobody.stderr).contains("cornjacket run"));
 
     let process = Process::start(&example(), data.path()).await;
-    let second = binary().arg("run").arg(example()).args(["--data-dir", folder]).stdin(Stdio::null()).output().expect("runs");
+    let second =
+        binary().arg("run").arg(example()).args(["--data-dir", folder]).stdin(Stdio::null()).output().expect("runs");
     assert_eq!(second.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&second.stderr).contains("is in use by another cornjacket"));
 
@@ -116,7 +125,9 @@ async fn one_process_holds_a_data_folder_and_the_command_line_finds_it() {
 fn a_wrong_file_is_told_with_its_place_and_exit_code_1() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("wrong.yaml");
-    let text = std::fs::read_to_string(example()).expect("the example").replace("sql_file: ../sql/device_minute.sql", "sql: SELECT vlaue FROM sensor.reading");
+    let text = std::fs::read_to_string(example())
+        .expect("the example")
+        .replace("sql_file: ../sql/device_minute.sql", "sql: SELECT vlaue FROM sensor.reading");
     std::fs::write(&file, text).expect("written");
     let told = output(&["run", file.to_str().expect("UTF-8"), "--data-dir", folder.path().to_str().expect("UTF-8")]);
     assert_eq!(told.status.code(), Some(1));

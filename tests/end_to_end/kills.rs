@@ -60,7 +60,8 @@ async fn post_until(url: String, client_number: u64, stop: Arc<AtomicBool>, acce
         let unit = ["celsius", "fahrenheit", "kelvin"][usize::try_from(dice % 3).expect("small")];
         let value = f64::from(u32::try_from(dice % 1_000).expect("small")) / 4.0;
         let payload = json!({"value": value, "unit": unit});
-        let event = json!({"event_type": "sensor.reading", "aggregate_id": format!("d{}", dice % 23), "payload": payload});
+        let event =
+            json!({"event_type": "sensor.reading", "aggregate_id": format!("d{}", dice % 23), "payload": payload});
         let Ok(response) = client.post(format!("{url}/api/v1/events")).json(&event).send().await else { continue };
         if response.status() == 202
             && let Ok(body) = response.json::<Value>().await
@@ -96,7 +97,14 @@ fn padded(time: &str) -> String {
     format!("{seconds}.{fraction:0<6}")
 }
 
-async fn round(pipeline: &Path, data: &Path, life: Duration, seen: &mut Seen, accepted: &Arc<Mutex<Vec<String>>>, number: u64) {
+async fn round(
+    pipeline: &Path,
+    data: &Path,
+    life: Duration,
+    seen: &mut Seen,
+    accepted: &Arc<Mutex<Vec<String>>>,
+    number: u64,
+) {
     let mut process = Process::start(pipeline, data).await;
     look(&process, seen).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -117,7 +125,8 @@ async fn kill_nine_changes_nothing() {
     let (pipeline, data) = (folder.path().join("kills.yaml"), folder.path().join("data"));
     std::fs::write(&pipeline, PIPELINE).expect("written");
     let kills: u64 = std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let seed =
+        std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
     eprintln!("SEED={seed} KILLS={kills}");
     let (mut seen, accepted) = (Seen::default(), Arc::new(Mutex::new(Vec::new())));
     for number in 0..kills {

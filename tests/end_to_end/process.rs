@@ -107,7 +107,8 @@ impl Process {
 
     pub async fn sql_answer(&self, sql: &str) -> (u16, Value) {
         let body = json!({"sql": sql, "limit": 10_000_000});
-        let response = self.client.post(format!("{}/api/v1/sql", self.query)).json(&body).send().await.expect("answers");
+        let response =
+            self.client.post(format!("{}/api/v1/sql", self.query)).json(&body).send().await.expect("answers");
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
     }

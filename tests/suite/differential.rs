@@ -23,13 +23,29 @@ const WIDTHS: [(&str, Micros); 4] =
     [("1 second", SECOND), ("7 seconds", 7 * SECOND), ("10 seconds", 10 * SECOND), ("1 minute", 60 * SECOND)];
 const KEYS: [&[&str]; 6] =
     [&["aggregate_id"], &["unit"], &["aggregate_id", "unit"], &[], &["upper(unit)"], &["value > 10"]];
-const PREDICATES: [&str; 5] = ["true", "value > 20", "unit <> 'kelvin'", "aggregate_id <> 'd1' AND value < 100", "value % 2 = 0"];
+const PREDICATES: [&str; 5] =
+    ["true", "value > 20", "unit <> 'kelvin'", "aggregate_id <> 'd1' AND value < 100", "value % 2 = 0"];
 const AGGREGATES: [&str; 20] = [
-    "count(*)", "sum(value)", "avg(value)", "min(value)", "max(value)", "count(DISTINCT unit)", "stddev(value)",
-    "median(value)", "var_pop(value)", "max(unit)", "sum(value) FILTER (WHERE unit = 'celsius')", "bool_and(value > 0)",
-    "sum(DISTINCT value)", "array_agg(value ORDER BY value)", "string_agg(unit, '+' ORDER BY value, unit)",
-    "first_value(value ORDER BY value DESC)", "nth_value(value, 2 ORDER BY value)", "corr(value, value * value)",
-    "approx_distinct(unit)", "count(CASE WHEN value > 50 THEN 1 END)",
+    "count(*)",
+    "sum(value)",
+    "avg(value)",
+    "min(value)",
+    "max(value)",
+    "count(DISTINCT unit)",
+    "stddev(value)",
+    "median(value)",
+    "var_pop(value)",
+    "max(unit)",
+    "sum(value) FILTER (WHERE unit = 'celsius')",
+    "bool_and(value > 0)",
+    "sum(DISTINCT value)",
+    "array_agg(value ORDER BY value)",
+    "string_agg(unit, '+' ORDER BY value, unit)",
+    "first_value(value ORDER BY value DESC)",
+    "nth_value(value, 2 ORDER BY value)",
+    "corr(value, value * value)",
+    "approx_distinct(unit)",
+    "count(CASE WHEN value > 50 THEN 1 END)",
 ];
 
 fn windowed(random: &mut ChaCha8Rng) -> Windowed {
@@ -171,7 +187,11 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
         let (mut kept, mut late, mut clock_now) = (Vec::new(), 0, Micros::MIN);
         for reading in &readings {
             let end = reading.time - reading.time.rem_euclid(query.width) + query.width;
-            if end <= clock_now { late += 1 } else { kept.push(reading.clone()) }
+            if end <= clock_now {
+                late += 1
+            } else {
+                kept.push(reading.clone())
+            }
             clock_now = clock_now.max(reading.time - 3 * SECOND);
         }
         for part in readings.chunks(random.random_range(1..=50)) {

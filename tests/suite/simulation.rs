@@ -17,7 +17,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::oracle::{Cell, Table, assert_same, batch, projected, stored_events, table};
-use crate::world::{Reading, TestClock, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue};
+use crate::world::{
+    Reading, TestClock, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue,
+};
 
 const DELAY: Micros = 5 * SECOND;
 

@@ -141,7 +141,8 @@ pub fn reading(random: &mut ChaCha8Rng, devices: u32, time: Micros) -> Reading {
 /// Readings as the door would hand them to the log.
 pub fn events(pipeline: &Pipeline, readings: &[Reading], now: Micros) -> Vec<Events> {
     let event_type = Arc::clone(&pipeline.catalogue.types["sensor.reading"]);
-    let times = |times: Vec<Micros>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")) };
+    let times =
+        |times: Vec<Micros>| -> ArrayRef { Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC")) };
     let n = readings.len();
     let ids = FixedSizeBinaryArray::try_from_iter(readings.iter().map(|r| r.id.0)).expect("at least one reading");
     let payload = readings.iter().map(|r| format!("{{\"value\":{},\"unit\":\"{}\"}}", r.value, r.unit));

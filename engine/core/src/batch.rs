@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch, RecordBatchOptions,
-    TimestampMicrosecondArray, UInt32Array,
+    Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch,
+    RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
 };
 use arrow::compute::{filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Int8Type, Int64Type, TimestampMicrosecondType, UInt32Type};
@@ -166,7 +166,10 @@ impl Batch {
         if self.rows.num_columns() == 0 {
             // Arrow's kernel loses the row count of a batch without columns.
             let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-            return Ok(Self { rows: RecordBatch::try_new_with_options(self.rows.schema(), vec![], &options)?, lineage });
+            return Ok(Self {
+                rows: RecordBatch::try_new_with_options(self.rows.schema(), vec![], &options)?,
+                lineage,
+            });
         }
         Ok(Self { rows: take_record_batch(&self.rows, rows)?, lineage })
     }

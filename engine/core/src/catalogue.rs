@@ -7,9 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder,
-};
+use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema, SchemaRef};
 use regex::Regex;
@@ -124,7 +122,16 @@ impl Field {
     /// A required field without restrictions.
     #[must_use]
     pub fn new(name: impl Into<String>, data_type: FieldType) -> Self {
-        Self { name: name.into(), data_type, optional: false, one_of: None, min: None, max: None, max_length: None, pattern: None }
+        Self {
+            name: name.into(),
+            data_type,
+            optional: false,
+            one_of: None,
+            min: None,
+            max: None,
+            max_length: None,
+            pattern: None,
+        }
     }
 
     /// The same, allowed to be missing or null.

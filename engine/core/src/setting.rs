@@ -30,7 +30,9 @@ impl Span {
                 .filter(|span| *span <= 36_500 * 86_400 * SECOND)
                 .map(Self)
                 .ok_or_else(|| format!("`{text}` is longer than a hundred years")),
-            _ => Err(format!("`{text}` is not a span of time: write a whole number and us, ms, s, m, h or d, such as 5s")),
+            _ => Err(format!(
+                "`{text}` is not a span of time: write a whole number and us, ms, s, m, h or d, such as 5s"
+            )),
         }
     }
 }
@@ -75,7 +77,9 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_written() {
-        for (text, micros) in [("5s", 5 * SECOND), ("500ms", 500_000), ("1m", 60 * SECOND), ("7d", 604_800 * SECOND), ("0s", 0)] {
+        for (text, micros) in
+            [("5s", 5 * SECOND), ("500ms", 500_000), ("1m", 60 * SECOND), ("7d", 604_800 * SECOND), ("0s", 0)]
+        {
             assert_eq!(Span::parse(text), Ok(Span(micros)));
             assert_eq!(Span(micros).to_string(), text);
         }

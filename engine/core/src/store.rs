@@ -189,7 +189,13 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn rows(&self, projection: &ProjectionSpec, filter: &RowFilter, limit: Option<u64>, offset: u64) -> Result<ProjectionRows>;
+    fn rows(
+        &self,
+        projection: &ProjectionSpec,
+        filter: &RowFilter,
+        limit: Option<u64>,
+        offset: u64,
+    ) -> Result<ProjectionRows>;
 
     /// Rows of a projection in batches, as one consistent read; `sink` says whether to go on.
     ///

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,7 +55,7 @@ pub struct Run {
     #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
     /// The address that the services listen on. Other than loopback only with --insecure.
-    #[arg(long, env = "CJ_HOST", default_value = "127.0.0.1")]
+    #[arg(long, env = "CJ_HOST", default_value = "127.0.0.1", value_parser = host)]
     pub host: IpAddr,
     /// The port that takes events in; 0 takes any that is free.
     #[arg(long, env = "CJ_INGESTION_PORT", default_value_t = 8080)]
@@ -72,6 +72,13 @@ pub struct Run {
     /// Listen beyond loopback although nobody is asked who they are.
     #[arg(long)]
     pub insecure: bool,
+}
+
+fn host(text: &str) -> Result<IpAddr, String> {
+    if text == "localhost" {
+        return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    }
+    text.parse().map_err(|_| "write an IP address, such as 127.0.0.1, or localhost".into())
 }
 
 /// How to log.

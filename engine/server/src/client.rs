@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write, stdout};
 use anyhow::{Context, anyhow};
 use comfy_table::Table;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::folder::ports_of;
@@ -18,14 +19,21 @@ struct Column {
 #[derive(Deserialize)]
 struct Answer {
     columns: Vec<Column>,
-    rows: Vec<Map<String, Value>>,
+    /// Each row's text: its members stay in the order of the columns.
+    rows: Vec<Box<RawValue>>,
     truncated: bool,
 }
 
 #[derive(Deserialize)]
 struct Problem {
     error: String,
-    hint: Option<String>,
+    #[serde(default)]
+    details: Vec<Detail>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    message: String,
 }
 
 /// Asks and shows the answer.
@@ -67,7 +75,8 @@ async fn ask(url: &str, arguments: &cli::Query) -> Result<Answer, Failure> {
         return answer.map_err(Failure::Environment);
     }
     let problem: Problem = serde_json::from_slice(&body).with_context(unreachable).map_err(Failure::Environment)?;
-    let text = problem.hint.map_or(problem.error.clone(), |hint| format!("{}\n  help: {hint}", problem.error));
+    let help: String = problem.details.iter().map(|detail| format!("\n  help: {}", detail.message)).collect();
+    let text = format!("{}{help}", problem.error);
     let wrong = status.is_client_error();
     Err(if wrong { Failure::Input(anyhow!(text)) } else { Failure::Environment(anyhow!(text)) })
 }
@@ -76,11 +85,10 @@ fn show(answer: &Answer, arguments: &cli::Query) -> anyhow::Result<()> {
     let mut out = stdout().lock();
     if arguments.json || !stdout().is_terminal() {
         for row in &answer.rows {
-            serde_json::to_writer(&mut out, row)?;
-            writeln!(out)?;
+            writeln!(out, "{}", row.get())?;
         }
     } else {
-        writeln!(out, "{}", table(answer))?;
+        writeln!(out, "{}", table(answer)?)?;
     }
     if answer.truncated {
         eprintln!("only the first {} rows are shown: ask for more with --limit", answer.rows.len());
@@ -88,16 +96,17 @@ fn show(answer: &Answer, arguments: &cli::Query) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn table(answer: &Answer) -> Table {
+fn table(answer: &Answer) -> anyhow::Result<Table> {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
     table.set_header(answer.columns.iter().map(|column| &column.name));
     for row in &answer.rows {
+        let row: Map<String, Value> = serde_json::from_str(row.get())?;
         table.add_row(answer.columns.iter().map(|column| match row.get(&column.name) {
             None | Some(Value::Null) => String::new(),
             Some(Value::String(text)) => text.clone(),
             Some(other) => other.to_string(),
         }));
     }
-    table
+    Ok(table)
 }

@@ -54,7 +54,9 @@ impl DataFolder {
                 return Err(error).with_context(|| format!("{} cannot be locked", file.display()));
             }
         }
-        lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id())).context("the lock file cannot be written")?;
+        lock.set_len(0)
+            .and_then(|()| write!(lock, "{}", std::process::id()))
+            .context("the lock file cannot be written")?;
         let folder = Self { path: path.to_path_buf(), _lock: lock };
         // What a process left that was killed says nothing of this one.
         folder.forget_ports();

@@ -10,6 +10,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
+use cornjacket_core::door::Detail;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -35,13 +36,13 @@ pub struct Problem {
     pub status: StatusCode,
     pub error: String,
     pub code: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<Detail>,
 }
 
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), code, hint: None }
+        Self { status, error: error.into(), code, details: Vec::new() }
     }
 }
 
@@ -78,7 +79,8 @@ pub fn service(routes: Router, metrics: Arc<Metrics>) -> Router {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
         })
         .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request could not be handled").into_response()
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request could not be handled")
+                .into_response()
         }))
 }
 

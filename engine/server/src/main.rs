@@ -31,7 +31,15 @@ enum Failure {
 }
 
 fn main() -> ExitCode {
-    let outcome = match cli::Cli::parse().command {
+    let arguments = match cli::Cli::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help is asked for; everything else is wrong input. Printing fails only where nobody reads.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { INPUT_IS_WRONG } else { 0 });
+        }
+    };
+    let outcome = match arguments.command {
         cli::Command::Run(arguments) => run::run(&arguments),
         cli::Command::Query(arguments) => client::query(&arguments),
     };

@@ -39,7 +39,8 @@ impl Gauges {
     fn new(registry: &Registry) -> prometheus::Result<Self> {
         let by_node = |name: &str, help: &str| IntGaugeVec::new(Opts::new(name, help), &["node"]);
         let rows = Opts::new("cornjacket_node_rows_total", "Rows since the start of the process, by node.");
-        let watermark = Opts::new("cornjacket_watermark_seconds", "A node's watermark, in seconds since the Unix epoch.");
+        let watermark =
+            Opts::new("cornjacket_watermark_seconds", "A node's watermark, in seconds since the Unix epoch.");
         let gauges = Self {
             epoch: IntGauge::new("cornjacket_epoch", "The last committed epoch.")?,
             lag: IntGauge::new("cornjacket_engine_lag_events", "Events stored and not yet reflected.")?,

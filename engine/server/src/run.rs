@@ -25,6 +25,7 @@ use crate::{Failure, INPUT_IS_WRONG, cli, environment, http, logging};
 /// Runs a pipeline until it is told to end.
 pub fn run(arguments: &cli::Run) -> Result<(), Failure> {
     let pipeline = compile(&arguments.file)?;
+    one_http_source(&pipeline)?;
     logging::start(arguments.log_level, arguments.log_format);
     if !arguments.host.is_loopback() && !arguments.insecure {
         return Err(Failure::Environment(anyhow!(
@@ -53,6 +54,19 @@ fn compile(file: &Path) -> Result<Pipeline, Failure> {
     outcome.pipeline.ok_or(Failure::Told(INPUT_IS_WRONG))
 }
 
+/// All HTTP sources would answer on the same path.
+fn one_http_source(pipeline: &Pipeline) -> Result<(), Failure> {
+    let of_http = pipeline.sources.iter().filter(|source| source.settings.is::<http_source::Settings>());
+    let names: Vec<&str> = of_http.map(|source| source.name.as_str()).collect();
+    if names.len() > 1 {
+        let names = names.join("` and `");
+        return Err(Failure::Input(anyhow!(
+            "the sources `{names}` are all of kind http, and a pipeline has one: keep one"
+        )));
+    }
+    Ok(())
+}
+
 /// What runs beside the HTTP services.
 struct Parts {
     folder: DataFolder,
@@ -75,9 +89,14 @@ async fn serve(arguments: &cli::Run, pipeline: Pipeline) -> anyhow::Result<()> {
 
     let registry = prometheus::Registry::new();
     let log = Arc::clone(&storage.log);
-    let door =
-        GroupCommit::start(&pipeline.catalogue, Arc::clone(&log), environment.clone(), DoorOptions::default(), &registry)
-            .context("the door cannot be opened")?;
+    let door = GroupCommit::start(
+        &pipeline.catalogue,
+        Arc::clone(&log),
+        environment.clone(),
+        DoorOptions::default(),
+        &registry,
+    )
+    .context("the door cannot be opened")?;
     let door = Arc::new(door);
     let graph = Arc::clone(&pipeline.graph);
     let engine = spawn(graph, storage.clone(), environment, EngineOptions::default(), print_lines)
@@ -124,9 +143,10 @@ async fn until_told(
     let ingest = tokio::spawn(http::serve(ingest, ingest_routes, stopped.clone()));
     let query = tokio::spawn(http::serve(query, query_routes, stopped));
     parts.folder.publish_ports(Ports { ingest: ingest_at.port(), query: query_at.port() })?;
-    announce(name, ingest_at, query_at);
 
     let mut status = parts.engine.status.clone();
+    let ready = status.clone();
+    tokio::spawn(announce(name.to_string(), (ingest_at, query_at), ready));
     let failed = tokio::select! {
         () = signals.next() => false,
         () = ended(&mut status) => true,
@@ -156,7 +176,15 @@ fn end(parts: Parts, storage: Storage) -> anyhow::Result<()> {
     outcome
 }
 
-fn announce(name: &str, ingest: SocketAddr, query: SocketAddr) {
+/// Says so once the engine has recovered; the door is open before that.
+async fn announce(
+    name: String,
+    (ingest, query): (SocketAddr, SocketAddr),
+    mut status: watch::Receiver<Arc<cornjacket_runtime::Status>>,
+) {
+    if status.wait_for(|status| !status.nodes.is_empty()).await.is_err() {
+        return;
+    }
     println!("{name} is ready: events at http://{ingest}/api/v1/events, queries at http://{query}/api/v1/sql");
 }
 

@@ -50,4 +50,3 @@ impl ScalarUDFImpl for WindowFunction {
         exec_err!("{}() is only for the GROUP BY of a stream", self.name)
     }
 }
-

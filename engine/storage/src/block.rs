@@ -141,7 +141,8 @@ pub(crate) fn decode_type(
     columns: Option<&[usize]>,
 ) -> Result<RecordBatch> {
     let bytes = body.get(index.start..index.start + index.length);
-    let bytes = bytes.ok_or_else(|| Error::Corrupt(format!("a block is shorter than its index of {}", index.event_type)))?;
+    let bytes =
+        bytes.ok_or_else(|| Error::Corrupt(format!("a block is shorter than its index of {}", index.event_type)))?;
     let stream = StreamReader::try_new(Cursor::new(bytes), None)?.schema();
     let wanted = |at: usize| columns.is_none_or(|columns| columns.contains(&at));
     let target = event_type.stored_schema();
@@ -168,7 +169,9 @@ fn adapt(read: &RecordBatch, target: &SchemaRef, wanted: &impl Fn(usize) -> bool
 
 fn filler(data_type: &DataType, nullable: bool, rows: usize) -> ArrayRef {
     match data_type {
-        DataType::Utf8 if !nullable => Arc::new(StringArray::new(OffsetBuffer::new_zeroed(rows), Buffer::default(), None)),
+        DataType::Utf8 if !nullable => {
+            Arc::new(StringArray::new(OffsetBuffer::new_zeroed(rows), Buffer::default(), None))
+        }
         other if nullable => new_null_array(other, rows),
         // A zeroed column: built as nulls, then the nulls are declared to be values.
         other => {
@@ -204,7 +207,13 @@ impl Cut<'_> {
     }
 
     /// Adds the chunks of one type's rows and moves `end` past everything seen.
-    pub(crate) fn chunks(&self, index: &TypeIndex, rows: Option<&RecordBatch>, chunks: &mut Vec<Chunk>, end: &mut Positions) {
+    pub(crate) fn chunks(
+        &self,
+        index: &TypeIndex,
+        rows: Option<&RecordBatch>,
+        chunks: &mut Vec<Chunk>,
+        end: &mut Positions,
+    ) {
         let topic: Arc<str> = index.topic.as_str().into();
         let event_type = self.catalogue.types.get(&index.event_type);
         for span in &index.spans {

@@ -128,8 +128,13 @@ mod tests {
 
     #[test]
     fn keys_go_to_text_and_back() {
-        let keys: [&[Option<&str>]; 5] =
-            [&[Some("d1")], &[Some("a/b"), Some("")], &[None, Some("~")], &[Some("grün %"), Some("a~b")], &[Some("+ &")]];
+        let keys: [&[Option<&str>]; 5] = [
+            &[Some("d1")],
+            &[Some("a/b"), Some("")],
+            &[None, Some("~")],
+            &[Some("grün %"), Some("a~b")],
+            &[Some("+ &")],
+        ];
         for key in keys {
             let key: Vec<Option<String>> = key.iter().map(|value| value.map(str::to_string)).collect();
             assert_eq!(parse_key(&key_text(&key)), Some(key));

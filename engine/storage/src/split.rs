@@ -53,7 +53,12 @@ fn event_id(events: &Events, row: usize) -> EventId {
 }
 
 /// Gives every row its partition and offset. `known` are client-given ids that are stored already.
-pub(crate) fn split(commit: &[Events], catalogue: &Catalogue, end: &Positions, known: &HashSet<EventId>) -> Result<Split> {
+pub(crate) fn split(
+    commit: &[Events],
+    catalogue: &Catalogue,
+    end: &Positions,
+    known: &HashSet<EventId>,
+) -> Result<Split> {
     let mut layout = Layout { end: end.clone(), known: known.clone(), client_ids: Vec::new(), repeated: Vec::new() };
     let mut places: BTreeMap<(usize, u32), (Vec<u32>, Vec<i64>)> = BTreeMap::new();
     for (index, row) in in_sequence(commit) {

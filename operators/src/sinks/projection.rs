@@ -83,7 +83,9 @@ fn key_faults(settings: &Settings, context: &SinkContext) -> Vec<Fault> {
             Err(_) => Some(unknown_column("key", name, context).at(index)),
             Ok(field) if field.data_type().is_nested() => {
                 let message = format!("`{name}` is a {}, which cannot be part of a key", field.data_type());
-                Some(Fault::new("key", message).at(index).with_hint("SELECT a plain field of it as a column of its own"))
+                Some(
+                    Fault::new("key", message).at(index).with_hint("SELECT a plain field of it as a column of its own"),
+                )
             }
             Ok(_) => None,
         }
@@ -114,7 +116,8 @@ fn columns(settings: &Settings, context: &SinkContext) -> Vec<usize> {
     let Some(event_type) = &context.event_type else { return all.collect() };
     let payload_text = ENVELOPE.len() - 1;
     let is_state = |at: &usize| *at > payload_text || (*at == payload_text && event_type.fields.is_empty());
-    all.filter(|at| is_state(at) || settings.key.contains(named(at)) || settings.time.as_ref() == Some(named(at))).collect()
+    all.filter(|at| is_state(at) || settings.key.contains(named(at)) || settings.time.as_ref() == Some(named(at)))
+        .collect()
 }
 
 #[derive(Debug)]
@@ -169,6 +172,9 @@ impl Sink for ProjectionSink {
         };
         let EpochRows { rows, time, order, event_id, weight } = rows;
         let projection = Arc::clone(&self.spec);
-        Ok(SinkOutput { write: Some(ProjectionWrite { projection, mode, rows, time, order, event_id, weight }), lines: Vec::new() })
+        Ok(SinkOutput {
+            write: Some(ProjectionWrite { projection, mode, rows, time, order, event_id, weight }),
+            lines: Vec::new(),
+        })
     }
 }

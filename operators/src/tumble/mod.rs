@@ -152,7 +152,8 @@ impl Operator for Tumble {
 
     fn on_watermark(&mut self, watermark: Micros, output: &mut Output) -> Result<()> {
         self.watermark = self.watermark.max(watermark);
-        let closing: Vec<Micros> = self.panes.keys().copied().take_while(|s| self.end_of(*s) <= self.watermark).collect();
+        let closing: Vec<Micros> =
+            self.panes.keys().copied().take_while(|s| self.end_of(*s) <= self.watermark).collect();
         for start in closing {
             let done = self.last_call(start) <= self.watermark;
             let Some(pane) = self.panes.get_mut(&start) else { continue };

@@ -1,5 +1,5 @@
-//! Columns under construction. Unlike Arrow's builders they can be cut back to an earlier length, so that the half of an
-//! event that was read before a fault leaves no trace.
+//! Columns under construction. Unlike Arrow's builders they can be cut back to an earlier length, so that the half of
+//! an event that was read before a fault leaves no trace.
 
 use std::mem::take;
 use std::sync::Arc;

@@ -101,8 +101,8 @@ impl Faults {
         }
     }
 
-    /// Adds that there is no field of this name, with the nearest that there is. The search takes time, so it is left out
-    /// where the fault is not listed.
+    /// Adds that there is no field of this name, with the nearest that there is. The search takes time, so it is left
+    /// out where the fault is not listed.
     pub fn unknown<'a>(
         &mut self,
         rule: Rule,

@@ -9,7 +9,8 @@ const MAX_SECONDS: i64 = MAX_EVENT_TIME / SECOND;
 const MAX_MILLIS: i64 = MAX_EVENT_TIME / 1_000;
 
 /// Reads a whole number. The bounds between the units are the last moment of the year 2261 in seconds and in
-/// milliseconds, so every time from 18 April 1970 on has one reading in each unit, and earlier ones have one in seconds.
+/// milliseconds, so every time from 18 April 1970 on has one reading in each unit, and earlier ones have one in
+/// seconds.
 pub(super) fn from_whole(number: i128) -> Option<Micros> {
     let number = i64::try_from(number).ok()?;
     match number.unsigned_abs() {

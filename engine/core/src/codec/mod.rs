@@ -1,7 +1,8 @@
 //! Bytes to Arrow columns: the one decoding that an event goes through.
 //!
 //! A [`Decoder`] reads the JSON of envelopes, checks them against the catalogue and collects them in columns, one set
-//! per event type. No row objects are made and nothing is allocated per event, beside what is wrong with it. Invariants:
+//! per event type. No row objects are made and nothing is allocated per event, beside what is wrong with it.
+//! Invariants:
 //!
 //! - A rejected event leaves no trace in the columns, however far it was read.
 //! - All faults of an event are reported together, each with its place; only text that is not JSON stops at the first.

@@ -6,9 +6,9 @@
 //!   once. It goes on collecting for as long as the log is busy, so commits grow under load and are small when idle;
 //! - the **committer** appends a group to the log and then answers everyone in it, while the next one is being decoded.
 //!
-//! Invariants: an event is answered with its id only after the log said that it is durable; every submission gets exactly
-//! one answer, also when a thread dies; memory is bounded by the queue's limits and two groups'. Nothing submitted before
-//! [`GroupCommit::close`] is lost by it.
+//! Invariants: an event is answered with its id only after the log said that it is durable; every submission gets
+//! exactly one answer, also when a thread dies; memory is bounded by the queue's limits and two groups'. Nothing
+//! submitted before [`GroupCommit::close`] is lost by it.
 
 mod commit;
 mod decode;

@@ -81,7 +81,12 @@ impl Engine {
     }
 
     fn fingerprints(&self) -> BTreeMap<String, String> {
-        self.graph.nodes.iter().filter(|n| must_see_the_log(n)).map(|n| (n.name.clone(), n.fingerprint.clone())).collect()
+        self.graph
+            .nodes
+            .iter()
+            .filter(|n| must_see_the_log(n))
+            .map(|n| (n.name.clone(), n.fingerprint.clone()))
+            .collect()
     }
 
     fn is_changed(&self, state: &PipelineState) -> bool {

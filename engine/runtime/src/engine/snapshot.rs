@@ -200,7 +200,9 @@ impl Engine {
             .map_err(|error| Error::Corrupt(format!("snapshot of epoch {}: {error}", snapshot.epoch)))?;
         self.clocks.restore(&body.clocks);
         for (running, node) in self.nodes.running.iter_mut().zip(&self.graph.nodes) {
-            let Some(state) = body.nodes.get(&node.name).filter(|s| s.fingerprint == node.fingerprint) else { continue };
+            let Some(state) = body.nodes.get(&node.name).filter(|s| s.fingerprint == node.fingerprint) else {
+                continue;
+            };
             running.watermark = state.watermark;
             for (task, parts) in running.operators().iter_mut().zip(&state.tasks) {
                 let part = |(label, id): &(String, PartId)| {

@@ -28,16 +28,16 @@ pub async fn wait(
 ) -> Result<(), Problem> {
     let header = headers.get(HEADER).map(|value| value.to_str().unwrap_or_default());
     let Some(text) = after.or(header) else { return Ok(()) };
-    let event = EventId::parse(text).ok_or_else(|| invalid(format!("`after` must be an event id, and `{text}` is none")))?;
+    let event =
+        EventId::parse(text).ok_or_else(|| invalid(format!("`after` must be an event id, and `{text}` is none")))?;
     let span = wait.map_or(Ok(DEFAULT_WAIT), Span::parse).map_err(|error| invalid(format!("`wait`: {error}")))?;
     if span > LONGEST_WAIT {
         return Err(invalid(format!("`wait` may be {LONGEST_WAIT} at most")));
     }
     let log = service.storage.log.clone();
     let found = blocking(move || log.find(event)).await?;
-    let (partition, offset) = found.ok_or_else(|| {
-        Problem::new(StatusCode::NOT_FOUND, "event_not_found", format!("there is no event {event}"))
-    })?;
+    let (partition, offset) = found
+        .ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "event_not_found", format!("there is no event {event}")))?;
     let mut status = service.status.clone();
     let reflected = status.wait_for(|status| status.positions.get(&partition) > offset);
     let patience = Duration::from_micros(span.0.unsigned_abs());

@@ -31,7 +31,11 @@ pub struct QueryService {
 
 impl QueryService {
     /// A service over a pipeline's storage.
-    pub fn new(pipeline: &Pipeline, storage: &Storage, status: watch::Receiver<Arc<Status>>) -> anyhow::Result<Arc<Self>> {
+    pub fn new(
+        pipeline: &Pipeline,
+        storage: &Storage,
+        status: watch::Receiver<Arc<Status>>,
+    ) -> anyhow::Result<Arc<Self>> {
         let specs = pipeline.graph.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Sink(sink) => sink.projection(),
             _ => None,

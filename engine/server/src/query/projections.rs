@@ -69,7 +69,8 @@ pub async fn page(
     let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(&spec));
     let found = blocking(move || store.rows(&of, &filter, Some(limit), offset)).await?;
     let projections = objects(&spec, &found.rows)?;
-    Ok(Json(json!({"projections": projections, "total": found.total, "limit": limit, "offset": offset})).into_response())
+    Ok(Json(json!({"projections": projections, "total": found.total, "limit": limit, "offset": offset}))
+        .into_response())
 }
 
 fn number(pairs: &Pairs, name: &str, default: u64) -> Result<u64, Problem> {

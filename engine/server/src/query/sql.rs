@@ -10,10 +10,11 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use cornjacket_core::door::Detail;
 use cornjacket_sql::query::{QueryError, Rows, row_objects, type_name};
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{QueryService, after};
 use crate::http::{Answered, Problem};
@@ -42,13 +43,14 @@ fn problem(error: QueryError) -> Problem {
         QueryError::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_sql"),
         QueryError::NotReadOnly(_) => (StatusCode::BAD_REQUEST, "read_only"),
         QueryError::Timeout(_) => (StatusCode::REQUEST_TIMEOUT, "query_timeout"),
-        QueryError::Memory(_) => (StatusCode::INSUFFICIENT_STORAGE, "query_memory"),
+        QueryError::Memory(_) => (StatusCode::UNPROCESSABLE_ENTITY, "query_memory"),
         QueryError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "too_many_queries"),
         QueryError::Failed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "query_failed"),
     };
     let text = error.to_string();
     let hint = if let QueryError::Invalid { hint, .. } = error { hint } else { None };
-    Problem { hint, ..Problem::new(status, code, text) }
+    let details = hint.into_iter().map(|message| Detail { path: "sql".into(), message }).collect();
+    Problem { details, ..Problem::new(status, code, text) }
 }
 
 /// `POST /api/v1/sql`
@@ -61,15 +63,20 @@ pub async fn answer(
     let Json(Question { sql, params, limit }) =
         question.map_err(|error| Problem::new(error.status(), "invalid_request", error.body_text()))?;
     after::wait(&service, waiting.after.as_deref(), waiting.wait.as_deref(), &headers).await?;
-    let mut rows = service.engine.query(&sql, &params).await.map_err(problem)?;
+    let Rows { schema, batches } = service.engine.query(&sql, &params).await.map_err(problem)?;
+    let mut batches = batches.fuse();
     // What fails before the first row can still be told with a status of its own.
-    let first = rows.batches.next().await.transpose().map_err(problem)?;
-    Ok(stream(rows, first, limit.unwrap_or(DEFAULT_LIMIT)))
+    let first = batches.next().await.transpose().map_err(problem)?;
+    let batches = futures::stream::iter(first.map(Ok)).chain(batches);
+    Ok(stream(&schema, batches, limit.unwrap_or(DEFAULT_LIMIT)))
 }
 
-fn stream(rows: Rows, first: Option<RecordBatch>, limit: u64) -> Response {
-    let head = head(&rows.schema);
-    let batches = futures::stream::iter(first.map(Ok)).chain(rows.batches);
+fn stream(
+    schema: &SchemaRef,
+    batches: impl Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
+    limit: u64,
+) -> Response {
+    let head = head(schema);
     let state = (Box::pin(batches), limit, true);
     let body = futures::stream::try_unfold(Some(state), |state| async move {
         let Some((mut batches, left, is_first)) = state else { return Ok(None) };
@@ -97,7 +104,8 @@ fn stream(rows: Rows, first: Option<RecordBatch>, limit: u64) -> Response {
 }
 
 fn head(schema: &SchemaRef) -> Bytes {
-    let column = |field: &Arc<arrow::datatypes::Field>| json!({"name": field.name(), "type": type_name(field.data_type())});
+    let column =
+        |field: &Arc<arrow::datatypes::Field>| json!({"name": field.name(), "type": type_name(field.data_type())});
     let columns: Vec<Value> = schema.fields().iter().map(column).collect();
     Bytes::from(format!("{{\"columns\":{},\"rows\":[", Value::Array(columns)))
 }
@@ -109,7 +117,19 @@ fn rows_text(batch: &RecordBatch, limit: u64, is_first: bool) -> Result<(Vec<u8>
         if number > 0 || !is_first {
             text.push(b',');
         }
-        serde_json::to_writer(&mut text, &row).map_err(|error| QueryError::Failed(error.to_string()))?;
+        write_row(&mut text, batch, &row).map_err(|error| QueryError::Failed(error.to_string()))?;
     }
     Ok((text, wanted))
+}
+
+/// A row as an object whose members stand in the order of the columns.
+fn write_row(text: &mut Vec<u8>, batch: &RecordBatch, row: &Map<String, Value>) -> serde_json::Result<()> {
+    for (number, field) in batch.schema().fields().iter().enumerate() {
+        text.push(if number == 0 { b'{' } else { b',' });
+        serde_json::to_writer(&mut *text, field.name())?;
+        text.push(b':');
+        serde_json::to_writer(&mut *text, row.get(field.name()).unwrap_or(&Value::Null))?;
+    }
+    text.extend_from_slice(if batch.num_columns() == 0 { b"{}" } else { b"}" });
+    Ok(())
 }

@@ -138,13 +138,16 @@ impl TableSource for DeadLetters {
     }
 
     fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
-        let mut offset = 0;
+        let (mut offset, mut last) = (0, i64::MAX);
         loop {
-            let letters = self.store.dead_letters(PAGE, offset)?;
+            let mut letters = self.store.dead_letters(PAGE, offset)?;
             if letters.is_empty() {
                 return Ok(());
             }
             offset += letters.len() as u64;
+            // Newest come first, so letters that arrive meanwhile push known ones onto the next page.
+            letters.retain(|stored| stored.id < last);
+            last = letters.last().map_or(last, |stored| stored.id);
             let text = |of: fn(&cornjacket_core::store::DeadLetter) -> &str| -> ArrayRef {
                 Arc::new(StringArray::from_iter_values(letters.iter().map(|stored| of(&stored.letter))))
             };

@@ -1,117 +1,164 @@
-//! Rows as JSON: numbers as JSON numbers, NaN and infinities null, times as RFC 3339 in UTC.
+//! Values as JSON, as the API promises them: numbers as JSON numbers (NaN and infinities null), times in RFC 3339 UTC with
+//! up to microseconds, bytes in hexadecimal, lists, structs and maps as JSON. What has no form of its own in JSON (an
+//! interval, say) is text.
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
+use std::fmt::Write;
+
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, Decimal128Type, Float64Type, Int64Type, TimeUnit, TimestampMicrosecondType, UInt64Type,
+    DataType, Decimal128Type, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use cornjacket_core::time::format_rfc3339;
-use datafusion::common::ScalarValue;
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::QueryError;
 
-fn failed(error: impl std::fmt::Display) -> QueryError {
-    QueryError::Failed(error.to_string())
-}
-
-/// Each row as an object.
+/// The rows of a batch as JSON objects.
 ///
 /// # Errors
-/// When a value cannot be shown.
+/// When a value cannot be written, which happens to types that nobody can store here.
 pub fn row_objects(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>, QueryError> {
-    let mut objects = vec![Map::new(); batch.num_rows()];
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        for (object, value) in objects.iter_mut().zip(values(column)?) {
-            object.insert(field.name().clone(), value);
-        }
-    }
-    Ok(objects)
-}
-
-fn values(column: &ArrayRef) -> Result<Vec<Value>, QueryError> {
-    use DataType as T;
-    match column.data_type() {
-        T::Boolean => each(column, |row| Value::Bool(column.as_boolean().value(row))),
-        T::UInt64 => each(column, |row| column.as_primitive::<UInt64Type>().value(row).into()),
-        other if other.is_integer() => {
-            let whole = cast(column, &T::Int64).map_err(failed)?;
-            each(column, |row| whole.as_primitive::<Int64Type>().value(row).into())
-        }
-        T::Float16 | T::Float32 | T::Float64 => {
-            let numbers = cast(column, &T::Float64).map_err(failed)?;
-            let number = |row| Number::from_f64(numbers.as_primitive::<Float64Type>().value(row));
-            each(column, |row| number(row).map_or(Value::Null, Value::Number))
-        }
-        T::Utf8 | T::LargeUtf8 | T::Utf8View => {
-            let texts = cast(column, &T::Utf8).map_err(failed)?;
-            each(column, |row| texts.as_string::<i32>().value(row).into())
-        }
-        T::Timestamp(_, zone) => {
-            let micros = cast(column, &T::Timestamp(TimeUnit::Microsecond, zone.clone())).map_err(failed)?;
-            each(column, |row| format_rfc3339(micros.as_primitive::<TimestampMicrosecondType>().value(row)).into())
-        }
-        T::Decimal128(_, scale) => {
-            let scale = *scale;
-            each(column, |row| decimal(column.as_primitive::<Decimal128Type>().value(row), scale, column, row))
-        }
-        T::List(_) | T::LargeList(_) | T::FixedSizeList(..) | T::Struct(_) | T::Map(..) => nested(column),
-        T::Null => Ok(vec![Value::Null; column.len()]),
-        _ => shown(column),
-    }
-}
-
-fn each(column: &ArrayRef, value: impl Fn(usize) -> Value) -> Result<Vec<Value>, QueryError> {
-    Ok((0..column.len()).map(|row| if column.is_null(row) { Value::Null } else { value(row) }).collect())
-}
-
-/// A decimal is a number where JSON's readers keep it exact, else text.
-fn decimal(value: i128, scale: i8, column: &ArrayRef, row: usize) -> Value {
-    if scale == 0 && let Ok(whole) = i64::try_from(value) {
-        return whole.into();
-    }
-    ArrayFormatter::try_new(column, &FormatOptions::default())
-        .map_or(Value::Null, |formatter| Value::String(formatter.value(row).to_string()))
-}
-
-fn nested(column: &ArrayRef) -> Result<Vec<Value>, QueryError> {
-    if let Some(structs) = column.as_struct_opt() {
-        let fields = structs.columns().iter().map(values).collect::<Result<Vec<_>, _>>()?;
-        let object = |row: usize| {
-            let members = structs.column_names().into_iter().zip(&fields);
-            Value::Object(members.map(|(name, values)| (name.to_string(), values[row].clone())).collect())
-        };
-        return each(column, object);
-    }
-    let list = |row: usize| match column.data_type() {
-        DataType::List(_) => Some(column.as_list::<i32>().value(row)),
-        DataType::LargeList(_) => Some(column.as_list::<i64>().value(row)),
-        DataType::FixedSizeList(..) => Some(column.as_fixed_size_list().value(row)),
-        _ => None,
+    let schema = batch.schema();
+    let object = |row| {
+        let fields = schema.fields().iter().zip(batch.columns());
+        fields.map(|(field, column)| Ok((field.name().clone(), value_at(column, row)?))).collect()
     };
-    let mut rows = Vec::with_capacity(column.len());
-    for row in 0..column.len() {
-        if column.is_null(row) {
-            rows.push(Value::Null);
-            continue;
-        }
-        match list(row) {
-            Some(items) => rows.push(Value::Array(values(&items)?)),
-            None => return shown(column),
-        }
+    (0..batch.num_rows()).map(object).collect()
+}
+
+/// One value of a column as JSON; null beyond its end.
+///
+/// # Errors
+/// As [`row_objects`].
+pub fn value_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    if row >= column.len() || column.is_null(row) {
+        return Ok(Value::Null);
     }
-    Ok(rows)
+    Ok(match column.data_type() {
+        DataType::Null => Value::Null,
+        DataType::Boolean => column.as_boolean().value(row).into(),
+        kind if kind.is_numeric() => number_at(column, row)?,
+        DataType::Utf8 => column.as_string::<i32>().value(row).into(),
+        DataType::LargeUtf8 => column.as_string::<i64>().value(row).into(),
+        DataType::Utf8View => column.as_string_view().value(row).into(),
+        DataType::Binary => hex(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => hex(column.as_binary::<i64>().value(row)),
+        DataType::BinaryView => hex(column.as_binary_view().value(row)),
+        DataType::FixedSizeBinary(_) => hex(column.as_fixed_size_binary().value(row)),
+        DataType::Timestamp(unit, _) => format_rfc3339(micros_at(column, row, *unit)).into(),
+        DataType::Dictionary(..) => dictionary_at(column, row)?,
+        kind if kind.is_nested() => nested_at(column, row)?,
+        _ => text_at(column, row)?,
+    })
 }
 
-/// Everything else as Arrow shows it.
-fn shown(column: &ArrayRef) -> Result<Vec<Value>, QueryError> {
+fn number_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    Ok(match column.data_type() {
+        DataType::Int8 => column.as_primitive::<Int8Type>().value(row).into(),
+        DataType::Int16 => column.as_primitive::<Int16Type>().value(row).into(),
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
+        DataType::UInt8 => column.as_primitive::<UInt8Type>().value(row).into(),
+        DataType::UInt16 => column.as_primitive::<UInt16Type>().value(row).into(),
+        DataType::UInt32 => column.as_primitive::<UInt32Type>().value(row).into(),
+        DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
+        DataType::Float16 => f32::from(column.as_primitive::<Float16Type>().value(row)).into(),
+        // Through its shortest text: 0.1 in 32 bits is 0.1 to people, not 0.10000000149011612.
+        DataType::Float32 => parsed(&column.as_primitive::<Float32Type>().value(row).to_string()),
+        DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
+        DataType::Decimal128(_, 0) => {
+            let whole = column.as_primitive::<Decimal128Type>().value(row);
+            i64::try_from(whole).map_or_else(|_| parsed(&whole.to_string()), Value::from)
+        }
+        _ => parsed(text_at(column, row)?.as_str().unwrap_or_default()),
+    })
+}
+
+/// The number that a text is, or null if it is not a finite one.
+fn parsed(text: &str) -> Value {
+    text.parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+fn micros_at(column: &dyn Array, row: usize, unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => column.as_primitive::<TimestampSecondType>().value(row).saturating_mul(1_000_000),
+        TimeUnit::Millisecond => column.as_primitive::<TimestampMillisecondType>().value(row).saturating_mul(1_000),
+        TimeUnit::Microsecond => column.as_primitive::<TimestampMicrosecondType>().value(row),
+        TimeUnit::Nanosecond => column.as_primitive::<TimestampNanosecondType>().value(row).div_euclid(1_000),
+    }
+}
+
+fn dictionary_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    let dictionary = column.as_any_dictionary();
+    let key = value_at(dictionary.keys(), row)?.as_u64().and_then(|key| usize::try_from(key).ok());
+    key.map_or(Ok(Value::Null), |key| value_at(dictionary.values(), key))
+}
+
+fn nested_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    match column.data_type() {
+        DataType::List(_) => list(&column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => list(&column.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => list(&column.as_fixed_size_list().value(row)),
+        DataType::Struct(fields) => {
+            let columns = column.as_struct().columns();
+            let pairs = fields.iter().zip(columns);
+            pairs.map(|(field, column)| Ok((field.name().clone(), value_at(column, row)?))).collect()
+        }
+        DataType::Map(..) => map_at(column, row),
+        DataType::Union(..) => union_at(column, row),
+        _ => text_at(column, row),
+    }
+}
+
+fn list(items: &dyn Array) -> Result<Value, QueryError> {
+    (0..items.len()).map(|row| value_at(items, row)).collect()
+}
+
+fn map_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    let entries = column.as_map().value(row);
+    let (keys, values) = (entries.column(0), entries.column(1));
+    let pair = |at| {
+        let key = match value_at(keys, at)? {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        Ok((key, value_at(values, at)?))
+    };
+    (0..entries.len()).map(pair).collect()
+}
+
+/// Unions come from the JSON functions, whose objects and arrays are JSON text.
+fn union_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
+    let union = column.as_union();
+    let kind = union.type_id(row);
+    let DataType::Union(fields, _) = column.data_type() else { return text_at(column, row) };
+    let is_json = fields.iter().any(|(id, field)| id == kind && matches!(field.name().as_str(), "object" | "array"));
+    match value_at(&union.value(row), 0)? {
+        Value::String(text) if is_json => Ok(serde_json::from_str(&text).unwrap_or(Value::String(text))),
+        value => Ok(value),
+    }
+}
+
+fn hex(bytes: &[u8]) -> Value {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.into()
+}
+
+fn text_at(column: &dyn Array, row: usize) -> Result<Value, QueryError> {
     let options = FormatOptions::default();
+    let failed = |error: arrow::error::ArrowError| QueryError::Failed(error.to_string());
     let formatter = ArrayFormatter::try_new(column, &options).map_err(failed)?;
-    each(column, |row| formatter.value(row).try_to_string().map_or(Value::Null, Value::String))
+    formatter.value(row).try_to_string().map(Value::String).map_err(failed)
 }
 
-/// A type's name as the API has it.
+/// A type's name for people, in the words of the pipeline file where it has one.
 #[must_use]
 pub fn type_name(data_type: &DataType) -> String {
     match data_type {
@@ -123,25 +170,24 @@ pub fn type_name(data_type: &DataType) -> String {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".into(),
         DataType::Timestamp(..) => "timestamp".into(),
         DataType::Date32 | DataType::Date64 => "date".into(),
-        DataType::List(item) | DataType::LargeList(item) => format!("list<{}>", type_name(item.data_type())),
-        DataType::Struct(_) => "struct".into(),
-        other => other.to_string().to_lowercase(),
-    }
-}
-
-/// A parameter of a query.
-pub(super) fn parameter(value: &Value) -> Result<ScalarValue, QueryError> {
-    match value {
-        Value::Null => Ok(ScalarValue::Null),
-        Value::Bool(value) => Ok(ScalarValue::from(*value)),
-        Value::Number(number) => Ok(match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => ScalarValue::from(whole),
-            (None, number) => ScalarValue::Float64(number),
-        }),
-        Value::String(text) => Ok(ScalarValue::from(text.as_str())),
-        _ => {
-            let message = "a parameter must be a string, a number, true, false or null".into();
-            Err(QueryError::Invalid { message, hint: None })
+        DataType::Time32(_) | DataType::Time64(_) => "time".into(),
+        DataType::Interval(_) | DataType::Duration(_) => "interval".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "binary".into()
         }
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            format!("list<{}>", type_name(item.data_type()))
+        }
+        DataType::Struct(_) => "struct".into(),
+        DataType::Map(..) => "map".into(),
+        DataType::Union(..) => "json".into(),
+        DataType::Dictionary(_, values) => type_name(values),
+        DataType::Decimal32(p, s)
+        | DataType::Decimal64(p, s)
+        | DataType::Decimal128(p, s)
+        | DataType::Decimal256(p, s) => {
+            format!("decimal({p}, {s})")
+        }
+        other => other.to_string().to_lowercase(),
     }
 }

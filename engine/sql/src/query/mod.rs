@@ -1,227 +1,169 @@
-//! Read-only SQL over projections, event types and system tables.
+//! Read-only SQL over tables that someone else keeps.
 //!
-//! Queries run on threads of their own, so that the heaviest one takes no thread from the doors; each has a memory pool
-//! and a time limit of its own, and ends when nobody reads its answer any more.
+//! A [`QueryEngine`] knows tables by the [`TableSource`] trait and answers one SELECT (or EXPLAIN, SHOW, DESCRIBE) at a
+//! time as a stream of batches. Nothing that a client writes can change anything, reach a file, or take more than its
+//! share: every query has a memory limit of its own, a time limit that covers planning and the whole of its answer, and
+//! only so many run at once. Queries run on threads of their own, so that a heavy one slows no door down.
+//!
+//! Whoever stops reading ends the query: dropping [`Rows`] cancels the computation and stops the scans behind it.
 
-mod errors;
+mod faults;
 mod json;
+mod plan;
+mod run;
 mod table;
 
-use std::pin::Pin;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use cornjacket_core::Result as CoreResult;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
-use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
 use datafusion::execution::SessionStateBuilder;
-use datafusion::execution::context::SQLOptions;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::physical_plan::SendableRecordBatchStream;
-use datafusion::prelude::{SessionConfig, SessionContext};
-use futures::{Stream, StreamExt};
-use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::Instant;
+use datafusion::prelude::SessionConfig;
+use serde_json::Value;
+use tokio::sync::Semaphore;
 
-pub use errors::QueryError;
-pub use json::{row_objects, type_name};
+pub use json::{row_objects, type_name, value_at};
+pub use run::Rows;
+pub use table::TableSource;
 
-const CATALOG: &str = "cornjacket_tables";
-/// The schema of names without a dot: the projections.
+/// The catalog that holds every schema; nobody needs to write it.
+const CATALOG: &str = "pipeline";
+/// The schema that names without a dot belong to.
 const PROJECTIONS: &str = "projections";
+/// Plans are trees, and a long expression is a deep one. The memory is only used when a plan is that deep.
+const STACK_BYTES: usize = 128 << 20;
 
-/// A table that can be read.
-pub trait TableSource: Send + Sync {
-    /// Its columns.
-    fn schema(&self) -> SchemaRef;
-
-    /// Gives these columns, in this order, of every row; stops when `sink` answers false. May block.
-    ///
-    /// # Errors
-    /// When the rows cannot be read.
-    fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> CoreResult<()>;
-}
-
-/// What a query may use.
+/// How much queries may take.
 #[derive(Clone, Debug)]
 pub struct QueryOptions {
-    /// Bytes of memory per query.
+    /// The most memory that one query may hold, in bytes.
     pub memory_bytes: usize,
-    /// Time from the question to the last row.
+    /// How long one query may take, from its start to its last row.
     pub timeout: Duration,
-    /// Queries at one time.
+    /// How many queries may run at once.
     pub concurrency: usize,
-    /// Bytes of SQL text.
+    /// The longest SQL text, in bytes.
     pub max_sql_bytes: usize,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self {
-            memory_bytes: 256 * 1024 * 1024,
-            timeout: Duration::from_secs(30),
-            concurrency: 8,
-            max_sql_bytes: 64 * 1024,
-        }
+        Self { memory_bytes: 256 << 20, timeout: Duration::from_secs(30), concurrency: 8, max_sql_bytes: 64 << 10 }
     }
 }
 
-/// The answer to a query.
-pub struct Rows {
-    /// Its columns.
-    pub schema: SchemaRef,
-    /// Its rows; an error ends them.
-    pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>,
+/// Why a query has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    /// The SQL is wrong, or fails on the rows that it reads.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong, one sentence without a full stop.
+        message: String,
+        /// What to write instead, when that is known.
+        hint: Option<String>,
+    },
+    /// The statement would change something; the text says what it is.
+    #[error("{0}, and queries only read: write one SELECT")]
+    NotReadOnly(String),
+    /// It took longer than allowed.
+    #[error("the query took longer than {} seconds; narrow it with WHERE or LIMIT", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// It needed more memory than allowed; the text says where.
+    #[error("the query needs more memory than one query may have: {0}")]
+    Memory(String),
+    /// As many queries run as may run at once.
+    #[error("as many queries are running as may run at once; try again")]
+    Busy,
+    /// It failed for no fault of its own, such as storage that cannot be read.
+    #[error("the query failed: {0}")]
+    Failed(String),
 }
 
-/// Answers queries.
+impl QueryError {
+    fn invalid(message: impl Into<String>) -> Self {
+        Self::Invalid { message: message.into(), hint: None }
+    }
+}
+
+/// Answers SQL over registered tables.
 pub struct QueryEngine {
+    options: QueryOptions,
     state: SessionState,
     catalog: Arc<MemoryCatalogProvider>,
-    options: QueryOptions,
-    permits: Arc<Semaphore>,
-    /// `None` only while it is dropped: a runtime may not be dropped where others run.
-    runtime: Option<Runtime>,
-}
-
-impl Drop for QueryEngine {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
+    slots: Arc<Semaphore>,
+    threads: run::Threads,
 }
 
 impl QueryEngine {
     /// An engine without tables.
     ///
     /// # Errors
-    /// When its threads cannot be started.
+    /// [`QueryError::Failed`] when its threads cannot be started.
     pub fn new(options: QueryOptions) -> Result<Self, QueryError> {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .thread_name("query")
-            .enable_time()
-            .build()
-            .map_err(|error| QueryError::Failed(error.to_string()))?;
-        let mut config = SessionConfig::new()
-            .with_default_catalog_and_schema(CATALOG, PROJECTIONS)
-            .with_information_schema(true)
-            .with_target_partitions(1);
-        config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-        let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
         let catalog = Arc::new(MemoryCatalogProvider::new());
-        state.catalog_list().register_catalog(CATALOG.into(), Arc::clone(&catalog) as _);
-        datafusion_functions_json::register_all(&mut state).map_err(|error| QueryError::Failed(error.to_string()))?;
-        let permits = Arc::new(Semaphore::new(options.concurrency));
-        Ok(Self { state, catalog, options, permits, runtime: Some(runtime) })
+        let state = session(&catalog)?;
+        let slots = Arc::new(Semaphore::new(options.concurrency));
+        let threads = run::Threads::start(STACK_BYTES)?;
+        let engine = Self { options, state, catalog, slots, threads };
+        engine.schema(PROJECTIONS)?;
+        Ok(engine)
     }
 
-    /// Makes a table known; without a schema it belongs to the projections.
+    /// Makes a table known. `schema` is what stands before the dot: `sensor` and `reading` for the event type
+    /// `sensor.reading`, none for a projection.
     ///
     /// # Errors
-    /// When the name is taken.
+    /// [`QueryError::Invalid`] when there is a table of that name.
     pub fn register(&self, schema: Option<&str>, name: &str, table: Arc<dyn TableSource>) -> Result<(), QueryError> {
-        let failed = |error: DataFusionError| QueryError::Failed(error.to_string());
-        let schema = schema.unwrap_or(PROJECTIONS);
-        let tables = match self.catalog.schema(schema) {
-            Some(tables) => tables,
-            None => {
-                let tables: Arc<dyn SchemaProvider> = Arc::new(MemorySchemaProvider::new());
-                self.catalog.register_schema(schema, Arc::clone(&tables)).map_err(failed)?;
-                tables
-            }
-        };
-        tables.register_table(name.into(), Arc::new(table::Table::new(table))).map(|_| ()).map_err(failed)
+        let schema = self.schema(schema.unwrap_or(PROJECTIONS))?;
+        if schema.table_exist(name) {
+            return Err(QueryError::invalid(format!("there is a table `{name}` already")));
+        }
+        let table = Arc::new(table::Table::new(table));
+        schema.register_table(name.into(), table).map_err(|error| QueryError::Failed(error.to_string()))?;
+        Ok(())
     }
 
-    /// Plans a query and starts it.
+    /// Starts a query; its rows come as they are computed. `params` are the values of `$1`, `$2`, …
     ///
     /// # Errors
-    /// When the SQL is wrong or not read-only, or a limit is met before the first row.
-    pub async fn query(&self, sql: &str, params: &[serde_json::Value]) -> Result<Rows, QueryError> {
-        if sql.len() > self.options.max_sql_bytes {
-            let most = self.options.max_sql_bytes;
-            return Err(QueryError::Invalid { message: format!("the SQL is longer than {most} bytes"), hint: None });
+    /// Any [`QueryError`]; those that come later are in the stream, which ends with them.
+    pub async fn query(&self, sql: &str, params: &[Value]) -> Result<Rows, QueryError> {
+        let most = self.options.max_sql_bytes;
+        if sql.len() > most {
+            return Err(QueryError::invalid(format!("the SQL is {} bytes long, and {most} are allowed", sql.len())));
         }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| QueryError::Busy)?;
-        let Some(runtime) = &self.runtime else { return Err(QueryError::Busy) };
-        let params = params.iter().map(json::parameter).collect::<Result<Vec<_>, _>>()?;
-        let (context, sql, deadline) = (self.context()?, sql.to_string(), Instant::now() + self.options.timeout);
-        let timeout = self.options.timeout;
-        let planned = runtime.spawn(async move {
-            let planned = tokio::time::timeout_at(deadline, plan(&context, &sql, params)).await;
-            planned.map_err(|_| QueryError::Timeout(timeout))?.map_err(|error| errors::of(&error, &context))
-        });
-        let stream = planned.await.map_err(|error| QueryError::Failed(error.to_string()))??;
-        let schema = stream.schema();
-        let (sender, receiver) = mpsc::channel(4);
-        runtime.spawn(feed(stream, sender, (deadline, timeout), permit));
-        let batches = futures::stream::unfold(receiver, |mut receiver| async {
-            receiver.recv().await.map(|batch| (batch, receiver))
-        });
-        Ok(Rows { schema, batches: Box::pin(batches) })
+        let params = plan::parameters(params)?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| QueryError::Busy)?;
+        let query = run::Query { state: self.state.clone(), sql: sql.to_string(), params, slot };
+        self.threads.run(query, &self.options).await
     }
 
-    /// A session with the shared tables and memory of its own.
-    fn context(&self) -> Result<SessionContext, QueryError> {
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(self.options.memory_bytes)))
-            .with_disk_manager_builder(disk)
-            .build_arc()
-            .map_err(|error| QueryError::Failed(error.to_string()))?;
-        let state = SessionStateBuilder::new_from_existing(self.state.clone()).with_runtime_env(runtime).build();
-        Ok(SessionContext::new_with_state(state))
-    }
-}
-
-async fn plan(
-    context: &SessionContext,
-    sql: &str,
-    params: Vec<ScalarValue>,
-) -> Result<SendableRecordBatchStream, DataFusionError> {
-    let read_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    let mut frame = context.sql_with_options(sql, read_only).await?;
-    if !params.is_empty() {
-        frame = frame.with_param_values(params)?;
-    }
-    frame.execute_stream().await
-}
-
-/// Hands batches on until the end, the deadline, or nobody takes them.
-async fn feed(
-    mut stream: SendableRecordBatchStream,
-    to: mpsc::Sender<Result<RecordBatch, QueryError>>,
-    (deadline, timeout): (Instant, Duration),
-    permit: OwnedSemaphorePermit,
-) {
-    loop {
-        let next = tokio::select! {
-            next = tokio::time::timeout_at(deadline, stream.next()) => next,
-            () = to.closed() => return,
-        };
-        let batch = match next {
-            Err(_) => Err(QueryError::Timeout(timeout)),
-            Ok(None) => break,
-            Ok(Some(batch)) => batch.map_err(|error| errors::of_running(&error)),
-        };
-        let failed = batch.is_err();
-        // A reader that does not read must not hold the query's place for ever.
-        let sent = tokio::time::timeout_at(deadline, to.send(batch)).await;
-        if failed || !matches!(sent, Ok(Ok(()))) {
-            break;
+    fn schema(&self, name: &str) -> Result<Arc<dyn datafusion::catalog::SchemaProvider>, QueryError> {
+        if let Some(schema) = self.catalog.schema(name) {
+            return Ok(schema);
         }
+        let schema = Arc::new(MemorySchemaProvider::new());
+        let added = self.catalog.register_schema(name, Arc::clone(&schema) as _);
+        added.map_err(|error| QueryError::Failed(error.to_string()))?;
+        Ok(schema)
     }
-    drop(permit);
 }
 
-#[cfg(test)]
-mod tests;
+fn session(catalog: &Arc<MemoryCatalogProvider>) -> Result<SessionState, QueryError> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, PROJECTIONS)
+        .with_information_schema(true)
+        .with_target_partitions(1);
+    // Stored text is Utf8, and so is everything that comes of it.
+    config.options_mut().sql_parser.map_string_types_to_utf8view = false;
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    state.catalog_list().register_catalog(CATALOG.into(), Arc::clone(catalog) as _);
+    datafusion_functions_json::register_all(&mut state).map_err(|error| QueryError::Failed(error.to_string()))?;
+    Ok(state)
+}

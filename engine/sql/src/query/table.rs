@@ -1,23 +1,36 @@
-//! A [`TableSource`] as `DataFusion` sees it: a scan streams through a short channel from a thread that may block.
+//! Tables that queries read.
 
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::TaskContext;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::{Expr, TableType};
-use datafusion::physical_plan::stream::RecordBatchReceiverStreamBuilder;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 
-use super::TableSource;
+/// How many batches a scan may be ahead of who reads it.
+const AHEAD: usize = 4;
 
-/// Batches that wait between the scan and the query.
-const WAITING: usize = 4;
+/// A table that can be read from beginning to end.
+pub trait TableSource: Send + Sync {
+    /// Its columns.
+    fn schema(&self) -> SchemaRef;
 
+    /// Gives these columns, in this order, of every row, and stops when `sink` answers false. With no column at all the
+    /// batches only count rows. It may block.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> cornjacket_core::Result<()>;
+}
+
+/// A [`TableSource`] as `DataFusion` wants it.
 pub(super) struct Table {
     source: Arc<dyn TableSource>,
 }
@@ -51,23 +64,25 @@ impl TableProvider for Table {
         _: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let whole = self.source.schema();
-        let projection: Vec<usize> = projection.cloned().unwrap_or_else(|| (0..whole.fields().len()).collect());
-        let schema: SchemaRef = Arc::new(whole.project(&projection).unwrap_or_else(|_| Schema::empty()));
-        let scan = Scan { source: Arc::clone(&self.source), projection, schema: Arc::clone(&schema) };
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(scan)], None, [], false, limit)?))
+        let all = self.source.schema();
+        let columns = projection.cloned().unwrap_or_else(|| (0..all.fields().len()).collect());
+        let schema = Arc::new(all.project(&columns)?);
+        let scan: Arc<dyn PartitionStream> =
+            Arc::new(Scan { source: Arc::clone(&self.source), columns, schema: Arc::clone(&schema) });
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![scan], None, [], false, limit)?))
     }
 }
 
+/// One reading of a table; it knows from the plan which columns are wanted, so that no others are decoded.
 struct Scan {
     source: Arc<dyn TableSource>,
-    projection: Vec<usize>,
+    columns: Vec<usize>,
     schema: SchemaRef,
 }
 
 impl fmt::Debug for Scan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Scan")
+        f.debug_struct("Scan").field("columns", &self.columns).finish_non_exhaustive()
     }
 }
 
@@ -77,13 +92,28 @@ impl PartitionStream for Scan {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder = RecordBatchReceiverStreamBuilder::new(Arc::clone(&self.schema), WAITING);
-        let (to, source, projection) = (builder.tx(), Arc::clone(&self.source), self.projection.clone());
-        builder.spawn_blocking(move || {
-            // When nobody reads any more the channel is closed, and the scan stops.
-            let outcome = source.scan(&projection, &mut |rows| to.blocking_send(Ok(rows)).is_ok());
-            outcome.map_err(|error| DataFusionError::External(Box::new(error)))
+        let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), AHEAD);
+        let sender = stream.tx();
+        let (source, columns, schema) = (Arc::clone(&self.source), self.columns.clone(), Arc::clone(&self.schema));
+        stream.spawn_blocking(move || {
+            let mut failed = None;
+            let mut give = |batch: RecordBatch| match conform(&batch, &schema) {
+                // A send fails when the query has ended, which ends the scan.
+                Ok(batch) => sender.blocking_send(Ok(batch)).is_ok(),
+                Err(error) => {
+                    failed = Some(error);
+                    false
+                }
+            };
+            source.scan(&columns, &mut give).map_err(|error| DataFusionError::External(Box::new(error)))?;
+            failed.map_or(Ok(()), Err)
         });
-        builder.build()
+        stream.build()
     }
+}
+
+/// The batch under the schema that the plan was made for, so that a source that gives something else fails here.
+fn conform(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), batch.columns().to_vec(), &options)?)
 }

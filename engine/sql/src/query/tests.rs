@@ -1,38 +1,58 @@
-//! Reads, refusals and limits.
+//! Queries over tables in memory: what is refused, that the limits hold, and how values look in JSON.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::{
+    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray, Float32Array, Float64Array,
+    Int32Array, Int64Array, ListArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
+    TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use super::{QueryEngine, QueryError, QueryOptions, TableSource, row_objects};
+use super::*;
 
-/// A table of `batches` times 1,000 rows that counts what it gives.
+/// Two columns of numbers and one of text, as many batches of 1,000 rows as wanted.
 struct Numbers {
     batches: usize,
-    given: Arc<AtomicUsize>,
+    given: AtomicUsize,
+    asked: Mutex<Vec<Vec<usize>>>,
+}
+
+impl Numbers {
+    fn new(batches: usize) -> Arc<Self> {
+        Arc::new(Self { batches, given: AtomicUsize::new(0), asked: Mutex::default() })
+    }
+
+    fn columns(from: i64) -> [ArrayRef; 3] {
+        let n = from..from + 1_000;
+        let text = StringArray::from_iter_values(n.clone().map(|n| format!("{n:0>100}")));
+        [Arc::new(Int64Array::from_iter_values(n.clone())), Arc::new(Int64Array::from_iter_values(n)), Arc::new(text)]
+    }
 }
 
 impl TableSource for Numbers {
     fn schema(&self) -> SchemaRef {
-        let field = |name: &str, data_type| Field::new(name, data_type, true);
-        let fields = vec![field("n", DataType::Int64), field("x", DataType::Float64), field("name", DataType::Utf8)];
-        Arc::new(Schema::new(fields))
+        let field = |name: &str, kind: DataType| Field::new(name, kind, false);
+        Arc::new(Schema::new(vec![
+            field("a", DataType::Int64),
+            field("b", DataType::Int64),
+            field("text", DataType::Utf8),
+        ]))
     }
 
     fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> cornjacket_core::Result<()> {
+        self.asked.lock().unwrap().push(projection.to_vec());
+        let schema = Arc::new(self.schema().project(projection)?);
         for batch in 0..self.batches {
-            let n = (0..1_000).map(|row| i64::try_from(batch * 1_000 + row).expect("small"));
-            let n = Int64Array::from_iter_values(n);
-            let x = Float64Array::from_iter_values((0..1_000).map(|row| if row == 3 { f64::NAN } else { f64::from(row) }));
-            let name = StringArray::from_iter_values((0..1_000).map(|row| format!("name {row}")));
-            let rows = RecordBatch::try_new(self.schema(), vec![Arc::new(n), Arc::new(x), Arc::new(name)])?;
+            let columns = Self::columns(i64::try_from(batch).unwrap() * 1_000);
+            let columns = projection.iter().map(|at| Arc::clone(&columns[*at])).collect();
+            let options = RecordBatchOptions::new().with_row_count(Some(1_000));
             self.given.fetch_add(1, Ordering::SeqCst);
-            if !sink(rows.project(projection)?) {
+            if !sink(RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &options)?) {
                 break;
             }
         }
@@ -40,95 +60,276 @@ impl TableSource for Numbers {
     }
 }
 
-fn engine(batches: usize, options: QueryOptions) -> (QueryEngine, Arc<AtomicUsize>) {
-    let given = Arc::new(AtomicUsize::new(0));
-    let engine = QueryEngine::new(options).expect("starts");
-    engine.register(None, "numbers", Arc::new(Numbers { batches, given: Arc::clone(&given) })).expect("registers");
-    engine.register(Some("sensor"), "reading", Arc::new(Numbers { batches, given: Arc::clone(&given) })).expect("registers");
-    (engine, given)
+/// A table that is one batch, or cannot be read.
+struct Fixed(Option<RecordBatch>);
+
+impl TableSource for Fixed {
+    fn schema(&self) -> SchemaRef {
+        self.0
+            .as_ref()
+            .map_or_else(|| Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, false)])), RecordBatch::schema)
+    }
+
+    fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> cornjacket_core::Result<()> {
+        let Some(batch) = &self.0 else { return Err(cornjacket_core::Error::Unavailable("the disk is gone".into())) };
+        sink(batch.project(projection)?);
+        Ok(())
+    }
 }
 
-async fn answer(engine: &QueryEngine, sql: &str, params: &[Value]) -> Result<Vec<Value>, QueryError> {
-    let mut rows = engine.query(sql, params).await?;
-    let mut objects = Vec::new();
-    while let Some(batch) = rows.batches.next().await {
-        objects.extend(row_objects(&batch?)?.into_iter().map(Value::Object));
+fn engine(options: QueryOptions, batches: usize) -> (QueryEngine, Arc<Numbers>) {
+    let engine = QueryEngine::new(options).unwrap();
+    let numbers = Numbers::new(batches);
+    engine.register(None, "numbers", Arc::clone(&numbers) as _).unwrap();
+    engine.register(Some("sensor"), "reading", Numbers::new(1)).unwrap();
+    (engine, numbers)
+}
+
+fn small() -> QueryEngine {
+    engine(QueryOptions::default(), 3).0
+}
+
+async fn rows(engine: &QueryEngine, sql: &str, params: &[Value]) -> Result<Vec<Value>, QueryError> {
+    let mut answer = engine.query(sql, params).await?;
+    let mut rows = Vec::new();
+    while let Some(batch) = answer.batches.next().await {
+        rows.extend(row_objects(&batch?)?.into_iter().map(Value::Object));
     }
-    Ok(objects)
+    Ok(rows)
+}
+
+async fn error(engine: &QueryEngine, sql: &str) -> QueryError {
+    rows(engine, sql, &[]).await.expect_err(sql)
+}
+
+fn with_hint(error: &QueryError) -> String {
+    match error {
+        QueryError::Invalid { message, hint } => format!("{message}; {}", hint.as_deref().unwrap_or("-")),
+        other => other.to_string(),
+    }
 }
 
 #[tokio::test]
-async fn tables_are_read_with_parameters_and_shown_as_json() {
-    let (engine, _) = engine(2, QueryOptions::default());
-    let sql = "SELECT n, x, name FROM numbers WHERE n >= $1 AND name <> $2 ORDER BY n LIMIT 2";
-    let rows = answer(&engine, sql, &[json!(2), json!("name 2")]).await.expect("answers");
-    assert_eq!(rows, [json!({"n": 3, "x": null, "name": "name 3"}), json!({"n": 4, "x": 4.0, "name": "name 4"})]);
-    let sql = "SELECT count(*) AS n, arrow_cast(max(n), 'Timestamp(Microsecond, None)') AS t, array_agg(DISTINCT n > 5) AS a \
-               FROM sensor.reading WHERE n > 5";
-    let rows = answer(&engine, sql, &[]).await.expect("answers");
-    assert_eq!(rows, [json!({"n": 1994, "t": "1970-01-01T00:00:00.001999Z", "a": [true]})]);
-    assert_eq!(answer(&engine, "SHOW TABLES", &[]).await.expect("lists").iter().filter(|row| row["table_type"] == "BASE TABLE").count(), 2);
+async fn reads_with_parameters() {
+    let engine = small();
+    let sql = "SELECT count(*) AS n, max(a) AS m FROM numbers WHERE a >= $1 AND text <> $2 AND $3 AND $4 IS NULL";
+    let answer = rows(&engine, sql, &[json!(10), json!("x"), json!(true), Value::Null]).await;
+    assert_eq!(answer, Ok(vec![json!({"n": 2_990, "m": 2_999})]));
+    assert_eq!(rows(&engine, "SELECT a FROM sensor.reading LIMIT 1", &[]).await, Ok(vec![json!({"a": 0})]));
+    let sql = "WITH x AS (SELECT a FROM numbers) SELECT x.a FROM x JOIN sensor.reading r ON x.a = r.a ORDER BY a DESC LIMIT 1";
+    assert_eq!(rows(&engine, sql, &[]).await, Ok(vec![json!({"a": 999})]));
+    let json = r#"SELECT '{"a": {"b": [1, 2]}}' -> 'a' AS o, json_get_int('{"n": 5}', 'n') AS n"#;
+    assert_eq!(rows(&engine, json, &[]).await, Ok(vec![json!({"o": {"b": [1, 2]}, "n": 5})]));
 }
 
 #[tokio::test]
-async fn nothing_can_be_changed() {
-    let (engine, _) = engine(1, QueryOptions::default());
-    let statements = [
-        "CREATE TABLE t AS SELECT 1", "DROP TABLE numbers", "INSERT INTO numbers VALUES (1, 2, 'x')",
-        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'", "COPY numbers TO '/tmp/x.csv'",
-        "SET datafusion.execution.batch_size = 1", "CREATE VIEW v AS SELECT 1", "DELETE FROM numbers",
-        "UPDATE numbers SET n = 1", "PREPARE p AS SELECT 1", "BEGIN",
-    ];
-    for sql in statements {
-        let error = answer(&engine, sql, &[]).await.expect_err(sql);
-        assert!(matches!(error, QueryError::NotReadOnly(_) | QueryError::Invalid { .. }), "{sql}: {error:?}");
+async fn tables_can_be_listed_and_described() {
+    let engine = small();
+    for sql in [
+        "SHOW TABLES",
+        "DESCRIBE numbers",
+        "SHOW COLUMNS FROM numbers",
+        "EXPLAIN SELECT a FROM numbers",
+        "EXPLAIN ANALYZE SELECT count(*) FROM numbers",
+        "SELECT table_name FROM information_schema.tables WHERE table_name = 'reading'",
+    ] {
+        assert!(rows(&engine, sql, &[]).await.is_ok_and(|rows| !rows.is_empty()), "{sql}");
     }
-    for sql in ["SELECT 1; SELECT 2", "SELECT * FROM '/etc/passwd'", "", "SELECT", "SELECT * FROM read_csv('/etc/passwd')"] {
-        let error = answer(&engine, sql, &[]).await.expect_err(sql);
+}
+
+#[tokio::test]
+async fn whatever_does_not_read_is_refused() {
+    let engine = small();
+    for sql in [
+        "INSERT INTO numbers VALUES (1, 2, 'x')",
+        "UPDATE numbers SET a = 1",
+        "DELETE FROM numbers",
+        "TRUNCATE TABLE numbers",
+        "DROP TABLE numbers",
+        "CREATE TABLE t (a INT)",
+        "CREATE TABLE t AS SELECT 1",
+        "CREATE VIEW v AS SELECT 1",
+        "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+        "COPY numbers TO '/tmp/numbers.csv'",
+        "COPY (SELECT 1) TO '/tmp/one.csv'",
+        "SET datafusion.execution.batch_size = 1",
+        "RESET datafusion.execution.batch_size",
+        "SELECT 1 INTO t",
+        "BEGIN",
+        "PREPARE p AS SELECT 1",
+        "EXECUTE p",
+        "SELECT 1; SELECT 2",
+        "SELECT 1; DROP TABLE numbers",
+        "EXPLAIN INSERT INTO numbers VALUES (1, 2, 'x')",
+        "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
+        "EXPLAIN COPY numbers TO '/tmp/numbers.csv'",
+    ] {
+        let error = error(&engine, sql).await;
+        assert!(matches!(error, QueryError::NotReadOnly(_)), "{sql}: {error:?}");
+    }
+    for sql in ["SELECT * FROM '/etc/passwd'", "SELECT * FROM 'http://localhost/x.csv'", "", ";", "SELEKT 1"] {
+        let error = error(&engine, sql).await;
         assert!(matches!(error, QueryError::Invalid { .. }), "{sql}: {error:?}");
     }
-    assert_eq!(answer(&engine, "SELECT count(*) AS n FROM numbers", &[]).await.expect("answers"), [json!({"n": 1000})]);
+    assert_eq!(rows(&engine, "SELECT count(*) AS n FROM numbers", &[]).await, Ok(vec![json!({"n": 3_000})]));
 }
 
 #[tokio::test]
-async fn faults_come_with_what_is_available() {
-    let (engine, _) = engine(1, QueryOptions::default());
-    for (sql, message, hint) in [
-        ("SELECT m FROM numbers", "there is no column `m`", "available: n, x, name"),
-        ("SELECT n FROM number", "there is no table `number`", "tables: numbers, sensor.reading"),
-    ] {
-        let expected = QueryError::Invalid { message: message.into(), hint: Some(hint.into()) };
-        assert_eq!(answer(&engine, sql, &[]).await.expect_err(sql), expected);
+async fn errors_say_what_to_write() {
+    let engine = small();
+    let cases = [
+        ("SELECT * FROM number", "there is no table `number`; did you mean `numbers`?"),
+        ("SELECT * FROM sensor.readings", "there is no table `sensor.readings`; did you mean `sensor.reading`?"),
+        ("SELECT * FROM elephants", "there is no table `elephants`; available: numbers, sensor.reading"),
+        ("SELECT texd FROM numbers", "there is no column `texd`; did you mean `text`?"),
+        ("SELECT 1 / 0", "Divide by zero error; -"),
+        (
+            "SELECT x.a, y.a FROM numbers x, numbers y",
+            "two columns of the result are called `a`; give each column its own name with AS",
+        ),
+        ("SELECT $1", "the SQL has 1 parameters, and 0 values were given; -"),
+    ];
+    for (sql, expected) in cases {
+        assert_eq!(with_hint(&error(&engine, sql).await), expected, "{sql}");
     }
-    let deep = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-    assert!(matches!(answer(&engine, &deep, &[]).await, Err(QueryError::Invalid { .. })));
-    let long = format!("SELECT '{}'", "x".repeat(70_000));
-    assert!(matches!(answer(&engine, &long, &[]).await, Err(QueryError::Invalid { .. })));
+    let unread = QueryEngine::new(QueryOptions::default()).unwrap();
+    unread.register(None, "gone", Arc::new(Fixed(None))).unwrap();
+    let expected = QueryError::Failed("storage is unavailable: the disk is gone".into());
+    assert_eq!(error(&unread, "SELECT * FROM gone").await, expected);
+    let given = rows(&engine, "SELECT $1", &[json!([1])]).await;
+    assert!(matches!(given, Err(QueryError::Invalid { .. })), "{given:?}");
 }
 
 #[tokio::test]
-async fn time_memory_and_number_are_limited() {
+async fn only_columns_that_are_needed_are_read() {
+    let (engine, numbers) = engine(QueryOptions::default(), 1);
+    rows(&engine, "SELECT b FROM numbers WHERE a > 990", &[]).await.unwrap();
+    rows(&engine, "SELECT count(*) FROM numbers", &[]).await.unwrap();
+    assert_eq!(*numbers.asked.lock().unwrap(), [vec![0, 1], vec![]]);
+}
+
+#[tokio::test]
+async fn deep_and_long_sql_is_answered_or_refused() {
+    let engine = small();
+    let parentheses = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
+    let nots = format!("SELECT {} true", "NOT ".repeat(10_000));
+    let nested = format!("{}SELECT 1{}", "SELECT * FROM (".repeat(2_000), ")".repeat(2_000));
+    for sql in [parentheses, nots, nested] {
+        let error = error(&engine, &sql).await;
+        assert!(matches!(error, QueryError::Invalid { .. }), "{error:?}");
+    }
+    let sum = format!("SELECT a{} AS s FROM numbers LIMIT 1", "+a".repeat(1_000));
+    assert_eq!(rows(&engine, &sum, &[]).await, Ok(vec![json!({"s": 0})]));
+    let longer = format!("SELECT a{} AS s FROM numbers", "+a".repeat(1_001));
+    let hint = "the SQL has 1001 operators, and 1000 are allowed; write a list of values with IN";
+    assert_eq!(with_hint(&error(&engine, &longer).await), hint);
+    let long = format!("SELECT '{}'", "x".repeat(64 << 10));
+    assert!(matches!(error(&engine, &long).await, QueryError::Invalid { .. }));
+}
+
+/// Whether it gives rows without end or computes without giving any.
+#[tokio::test]
+async fn time_is_limited() {
     let timeout = Duration::from_millis(300);
-    let (engine, _) = engine(20, QueryOptions { timeout, memory_bytes: 8 << 20, concurrency: 1, ..QueryOptions::default() });
-    let endless = "SELECT count(*) FROM numbers a, numbers b, numbers c WHERE a.x + b.x > c.x";
-    let error = answer(&engine, endless, &[]).await.expect_err("too long");
-    assert!(matches!(error, QueryError::Timeout(_) | QueryError::Memory(_)), "{error:?}");
-    let hungry = "SELECT array_agg(a.name) FROM numbers a, numbers b";
-    let error = answer(&engine, hungry, &[]).await.expect_err("too much");
-    assert!(matches!(error, QueryError::Memory(_) | QueryError::Timeout(_)), "{error:?}");
-    let running = engine.query("SELECT n FROM numbers", &[]).await.expect("starts");
-    assert_eq!(answer(&engine, "SELECT 1", &[]).await, Err(QueryError::Busy));
-    drop(running);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert!(answer(&engine, "SELECT 1 AS one", &[]).await.is_ok());
+    let (engine, numbers) = engine(QueryOptions { timeout, ..QueryOptions::default() }, 1_000_000);
+    let cross = "SELECT sum(x.a * y.a) FROM sensor.reading x, sensor.reading y, sensor.reading z";
+    for sql in ["SELECT count(*) FROM numbers", cross] {
+        let started = Instant::now();
+        assert_eq!(error(&engine, sql).await, QueryError::Timeout(timeout), "{sql}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{sql}: {:?}", started.elapsed());
+    }
+    assert!(numbers.given.load(Ordering::SeqCst) < 1_000_000);
 }
 
 #[tokio::test]
-async fn a_query_that_nobody_reads_stops() {
-    let (engine, given) = engine(10_000, QueryOptions::default());
-    let mut rows = engine.query("SELECT n FROM numbers", &[]).await.expect("starts");
-    rows.batches.next().await.expect("a batch").expect("rows");
-    drop(rows);
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert!(given.load(Ordering::SeqCst) < 100, "{given:?}");
+async fn memory_is_limited() {
+    let (engine, _) = engine(QueryOptions { memory_bytes: 8 << 20, ..QueryOptions::default() }, 1_000_000);
+    for sql in [
+        "SELECT array_agg(text) FROM numbers",
+        "SELECT text FROM numbers ORDER BY text DESC",
+        "SELECT text, count(*) FROM numbers GROUP BY text",
+        "SELECT x.a FROM numbers x JOIN numbers y ON x.text = y.text",
+    ] {
+        let error = error(&engine, sql).await;
+        assert!(matches!(error, QueryError::Memory(_)), "{sql}: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_stops_reading_stops_the_scan_and_frees_its_slot() {
+    let (engine, numbers) = engine(QueryOptions { concurrency: 1, ..QueryOptions::default() }, 1_000_000);
+    let mut answer = engine.query("SELECT a FROM numbers", &[]).await.unwrap();
+    answer.batches.next().await.unwrap().unwrap();
+    assert_eq!(error(&engine, "SELECT 1").await, QueryError::Busy);
+    drop(answer);
+    let patience = Instant::now() + Duration::from_secs(5);
+    while let Err(error) = rows(&engine, "SELECT 1", &[]).await {
+        assert!(error == QueryError::Busy && Instant::now() < patience, "{error}");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The scan learns of it with the batch after the one that it was about to give.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let given = numbers.given.load(Ordering::SeqCst);
+    assert!(given < 50, "{given} batches were read for one");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(numbers.given.load(Ordering::SeqCst), given);
+}
+
+#[tokio::test]
+async fn every_type_has_its_json() {
+    let nested = Field::new("x", DataType::Int32, true);
+    let columns: Vec<(&str, ArrayRef, &str, Value)> = vec![
+        ("boolean", Arc::new(BooleanArray::from(vec![true])), "boolean", json!(true)),
+        ("int", Arc::new(Int32Array::from(vec![-5])), "int", json!(-5)),
+        ("bigint", Arc::new(Int64Array::from(vec![i64::MIN])), "bigint", json!(i64::MIN)),
+        ("unsigned", Arc::new(UInt64Array::from(vec![u64::MAX])), "bigint", json!(u64::MAX)),
+        ("float", Arc::new(Float32Array::from(vec![0.1])), "float", json!(0.1)),
+        ("double", Arc::new(Float64Array::from(vec![72.5])), "double", json!(72.5)),
+        ("nan", Arc::new(Float64Array::from(vec![f64::NAN])), "double", Value::Null),
+        ("infinite", Arc::new(Float32Array::from(vec![f32::NEG_INFINITY])), "float", Value::Null),
+        ("text", Arc::new(StringArray::from(vec!["ä\"\n"])), "string", json!("ä\"\n")),
+        ("missing", Arc::new(StringArray::from(vec![None::<&str>])), "string", Value::Null),
+        ("bytes", Arc::new(BinaryArray::from(vec![&[0u8, 0xab][..]])), "binary", json!("00ab")),
+        ("date", Arc::new(Date32Array::from(vec![20_454])), "date", json!("2026-01-01")),
+        (
+            "decimal",
+            Arc::new(Decimal128Array::from(vec![1_250]).with_precision_and_scale(10, 2).unwrap()),
+            "decimal(10, 2)",
+            json!(12.5),
+        ),
+        (
+            "micros",
+            Arc::new(TimestampMicrosecondArray::from(vec![1_767_225_610_250_001]).with_timezone("+02:00")),
+            "timestamp",
+            json!("2026-01-01T00:00:10.250001Z"),
+        ),
+        (
+            "nanos",
+            Arc::new(TimestampNanosecondArray::from(vec![1_767_225_610_000_000_999])),
+            "timestamp",
+            json!("2026-01-01T00:00:10Z"),
+        ),
+        (
+            "list",
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), None])])),
+            "list<int>",
+            json!([1, null]),
+        ),
+        (
+            "struct",
+            Arc::new(StructArray::from(vec![(Arc::new(nested), Arc::new(Int32Array::from(vec![7])) as ArrayRef)])),
+            "struct",
+            json!({"x": 7}),
+        ),
+        ("word", Arc::new(DictionaryArray::<Int32Type>::from_iter(["on"])), "string", json!("on")),
+    ];
+    let batch =
+        RecordBatch::try_from_iter(columns.iter().map(|(name, column, _, _)| (*name, Arc::clone(column)))).unwrap();
+    for (name, column, kind, _) in &columns {
+        assert_eq!(type_name(column.data_type()), *kind, "{name}");
+    }
+    let engine = QueryEngine::new(QueryOptions::default()).unwrap();
+    engine.register(None, "types", Arc::new(Fixed(Some(batch)))).unwrap();
+    let expected: serde_json::Map<_, _> = columns.into_iter().map(|(name, .., value)| (name.into(), value)).collect();
+    assert_eq!(rows(&engine, "SELECT * FROM types", &[]).await, Ok(vec![Value::Object(expected)]));
 }

@@ -11,12 +11,12 @@ use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use cornjacket_core::Result;
 use cornjacket_core::aggregate::{Aggregation, Groups};
 use datafusion::common::Result as DataFusionResult;
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregate};
 use datafusion::physical_expr::{GroupsAccumulatorAdapter, PhysicalExpr};
 use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group_values};
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 
 use super::buffered::RowGroups;
 use super::chain::compute_error;
@@ -240,6 +240,7 @@ impl Groups for GroupTable {
     }
 
     fn size(&self) -> usize {
-        self.values.as_ref().map_or(0, |values| values.size()) + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
+        self.values.as_ref().map_or(0, |values| values.size())
+            + self.accumulators.iter().map(|a| a.size()).sum::<usize>()
     }
 }

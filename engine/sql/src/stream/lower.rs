@@ -11,9 +11,9 @@ use cornjacket_core::aggregate::{Aggregation as _, Relation, TumbleSpec};
 use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result as DataFusionResult, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, TableScan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
-use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::aggregation::{GroupBy, PaneFactory};
@@ -147,8 +147,13 @@ impl<'a> Lowering<'a> {
 
     fn aggregate(&self, aggregate: &Aggregate) -> Result<Open, SqlFault> {
         let (window_at, width) = self.window(&aggregate.group_expr)?;
-        let keys: Vec<Expr> =
-            aggregate.group_expr.iter().enumerate().filter(|(at, _)| *at != window_at).map(|(_, e)| e.clone()).collect();
+        let keys: Vec<Expr> = aggregate
+            .group_expr
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| *at != window_at)
+            .map(|(_, e)| e.clone())
+            .collect();
         let input_schema = aggregate.input.schema();
         let mut prepared = Prepared::default();
         for key in &keys {
@@ -167,9 +172,8 @@ impl<'a> Lowering<'a> {
             LoweredAggregateBuilder::new(call, &schema, schema.as_arrow(), &self.properties, &self.planning).build()
         };
         let calls = calls.iter().map(lower).collect::<DataFusionResult<Vec<_>>>();
-        let group_by = calls.and_then(|calls| {
-            GroupBy::new(prepared_keys, calls, plain_schema(&schema), Arc::new(Schema::new(fields)))
-        });
+        let group_by = calls
+            .and_then(|calls| GroupBy::new(prepared_keys, calls, plain_schema(&schema), Arc::new(Schema::new(fields))));
         let group_by = group_by.map_err(|error| self.fault(&error))?;
         group_by.probe().map_err(|error| self.fault(&error))?;
         let aggregation = PaneFactory(Arc::new(group_by));

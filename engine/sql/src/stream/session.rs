@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateBuilder;
@@ -17,7 +18,6 @@ use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use futures::executor::block_on;
 
 use super::faults::{Context, fault_of};
@@ -133,8 +133,11 @@ fn refuse_unrepeatable(plan: &LogicalPlan, context: &Context<'_>) -> Result<(), 
     });
     match found {
         None => Ok(()),
-        Some(name) => Err(SqlFault::new("CJ205", format!("`{name}` gives another answer at every call, so a replay would differ"))
-            .with_hint("use event_time or ingested_at, which are stored with the event")
-            .about(context.find_word(&name))),
+        Some(name) => Err(SqlFault::new(
+            "CJ205",
+            format!("`{name}` gives another answer at every call, so a replay would differ"),
+        )
+        .with_hint("use event_time or ingested_at, which are stored with the event")
+        .about(context.find_word(&name))),
     }
 }

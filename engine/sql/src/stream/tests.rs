@@ -19,10 +19,8 @@ fn tables() -> Tables {
         Field::new("unit", DataType::Utf8, false),
         Field::new("batteryLevel", DataType::Float64, true),
     ]);
-    let readings = Schema::new(vec![
-        Field::new("device", DataType::Utf8, false),
-        Field::new("celsius", DataType::Float64, false),
-    ]);
+    let readings =
+        Schema::new(vec![Field::new("device", DataType::Utf8, false), Field::new("celsius", DataType::Float64, false)]);
     let schemas = [("sensor.reading", reading), ("readings", readings)];
     Tables { schemas: schemas.into_iter().map(|(name, schema)| (name.to_string(), Arc::new(schema))).collect() }
 }
@@ -107,7 +105,12 @@ fn refusals_name_the_place_and_the_remedy() {
         ("SELECT 1 AS one", "CJ217", "", "FROM"),
         ("INSERT INTO readings VALUES ('a', 1)", "CJ202", "", "SELECT"),
         ("SELECT device FROM readings; SELECT device FROM readings", "CJ206", "", ""),
-        ("SELECT tumble(interval '1 month') AS w, count(*) AS n FROM readings GROUP BY w", "CJ214", "tumble", "1 minute"),
+        (
+            "SELECT tumble(interval '1 month') AS w, count(*) AS n FROM readings GROUP BY w",
+            "CJ214",
+            "tumble",
+            "1 minute",
+        ),
         ("SELECT tumble(interval '0 seconds') AS w, count(*) AS n FROM readings GROUP BY w", "CJ214", "tumble", ""),
     ];
     for (sql, code, word, hint) in cases {
@@ -123,17 +126,39 @@ fn refusals_name_the_place_and_the_remedy() {
 #[test]
 fn every_aggregate_of_the_engine_compiles_or_says_why() {
     let aggregates = [
-        "count(*)", "count(celsius)", "count(DISTINCT device)", "sum(celsius)", "avg(celsius)", "min(celsius)",
-        "max(device)", "stddev(celsius)", "var_pop(celsius)", "median(celsius)", "approx_distinct(device)",
-        "approx_percentile_cont(celsius, 0.9)", "approx_median(celsius)", "array_agg(device)",
-        "array_agg(device ORDER BY celsius)", "string_agg(device, ',')", "string_agg(device, ',' ORDER BY celsius DESC)",
-        "first_value(device ORDER BY celsius)", "last_value(device ORDER BY celsius)",
-        "nth_value(device, 2 ORDER BY celsius)", "bool_and(celsius > 1)", "bit_xor(cast(celsius AS bigint))",
-        "corr(celsius, celsius)", "covar_samp(celsius, celsius)", "regr_slope(celsius, celsius)",
-        "sum(celsius) FILTER (WHERE device <> 'x')", "sum(DISTINCT celsius)", "percentile_cont(celsius, 0.5)",
+        "count(*)",
+        "count(celsius)",
+        "count(DISTINCT device)",
+        "sum(celsius)",
+        "avg(celsius)",
+        "min(celsius)",
+        "max(device)",
+        "stddev(celsius)",
+        "var_pop(celsius)",
+        "median(celsius)",
+        "approx_distinct(device)",
+        "approx_percentile_cont(celsius, 0.9)",
+        "approx_median(celsius)",
+        "array_agg(device)",
+        "array_agg(device ORDER BY celsius)",
+        "string_agg(device, ',')",
+        "string_agg(device, ',' ORDER BY celsius DESC)",
+        "first_value(device ORDER BY celsius)",
+        "last_value(device ORDER BY celsius)",
+        "nth_value(device, 2 ORDER BY celsius)",
+        "bool_and(celsius > 1)",
+        "bit_xor(cast(celsius AS bigint))",
+        "corr(celsius, celsius)",
+        "covar_samp(celsius, celsius)",
+        "regr_slope(celsius, celsius)",
+        "sum(celsius) FILTER (WHERE device <> 'x')",
+        "sum(DISTINCT celsius)",
+        "percentile_cont(celsius, 0.5)",
     ];
     for aggregate in aggregates {
-        let sql = format!("SELECT tumble(interval '1 minute') AS w, device, {aggregate} AS a FROM readings GROUP BY w, device");
+        let sql = format!(
+            "SELECT tumble(interval '1 minute') AS w, device, {aggregate} AS a FROM readings GROUP BY w, device"
+        );
         let compiled = compile(&sql);
         assert!(compiled.is_ok(), "{aggregate}: {:?}", compiled.err());
     }

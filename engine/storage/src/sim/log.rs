@@ -77,7 +77,8 @@ impl SimLog {
     ) -> usize {
         let offsets = segment.offsets.values();
         let skip = offsets.partition_point(|offset| *offset < from.get(&segment.at));
-        let stop = until.map_or(offsets.len(), |until| offsets.partition_point(|offset| *offset < until.get(&segment.at)));
+        let stop =
+            until.map_or(offsets.len(), |until| offsets.partition_point(|offset| *offset < until.get(&segment.at)));
         if stop <= skip {
             return 0;
         }

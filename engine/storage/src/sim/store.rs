@@ -61,7 +61,9 @@ impl Store for SimStore {
             for write in &commit.writes {
                 let name = &write.projection.name;
                 let table = state.tables.get_mut(name);
-                table.ok_or_else(|| Error::Conflict(format!("there is no projection `{name}`")))?.write(write, commit.now)?;
+                table
+                    .ok_or_else(|| Error::Conflict(format!("there is no projection `{name}`")))?
+                    .write(write, commit.now)?;
             }
             for letter in &commit.dead_letters {
                 let id = state.dead_letters.len() as i64 + 1;
@@ -118,7 +120,13 @@ impl Store for SimStore {
         self.process.call("raises", |state| Ok(state.raises.values().cloned().collect()))
     }
 
-    fn rows(&self, spec: &ProjectionSpec, filter: &RowFilter, limit: Option<u64>, offset: u64) -> Result<ProjectionRows> {
+    fn rows(
+        &self,
+        spec: &ProjectionSpec,
+        filter: &RowFilter,
+        limit: Option<u64>,
+        offset: u64,
+    ) -> Result<ProjectionRows> {
         self.process.call("rows", |state| {
             let all = table(state, spec)?.select(filter)?;
             let total = all.len() as u64;

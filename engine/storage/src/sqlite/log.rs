@@ -109,7 +109,8 @@ impl SqliteLog {
 
 fn check_topics(connection: &Connection, catalogue: &Catalogue) -> Result<()> {
     for (topic, partitions) in &catalogue.topics {
-        let sql = "INSERT INTO topics VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET name = name RETURNING partitions";
+        let sql =
+            "INSERT INTO topics VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET name = name RETURNING partitions";
         let stored: u32 =
             connection.query_row(sql, params![topic, partitions], |row| row.get(0)).map_err(storage_error)?;
         if stored != *partitions {

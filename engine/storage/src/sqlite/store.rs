@@ -76,14 +76,24 @@ impl SqliteStore {
     }
 
     /// One value from one row, if there is one.
-    fn one<T>(&self, sql: &str, params: impl Params, map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>) -> Result<Option<T>> {
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>> {
         self.readers.read(|connection| {
             let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
             statement.query_row(params, map).optional().map_err(storage_error)
         })
     }
 
-    fn all<T>(&self, sql: &str, params: impl Params, map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+    fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        map: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
         self.readers.read(|connection| {
             let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
             let rows = statement.query_map(params, map).map_err(storage_error)?;
@@ -125,7 +135,8 @@ impl SqliteStore {
     }
 
     fn write_dead_letter(&self, connection: &Connection, letter: &DeadLetter, now: i64) -> Result<()> {
-        let sql = "INSERT INTO dead_letters (pipeline, recorded_at, reason, source, message, event_id, event_time, body)
+        let sql =
+            "INSERT INTO dead_letters (pipeline, recorded_at, reason, source, message, event_id, event_time, body)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
         let DeadLetter { reason, source, message, event_id, event_time, body } = letter;
         execute(connection, sql, params![self.pipeline, now, reason, source, message, event_id, event_time, body])
@@ -159,7 +170,8 @@ impl Store for SqliteStore {
     fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()> {
         let layout = table::layout(projection);
         let sql = "SELECT pipeline, layout FROM projections WHERE name = ?1";
-        let stored = self.one(sql, [&projection.name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let stored =
+            self.one(sql, [&projection.name], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         match stored {
             Some((owner, _)) if owner != self.pipeline => {
                 let name = &projection.name;
@@ -237,12 +249,17 @@ impl Store for SqliteStore {
 
     fn raises(&self) -> Result<Vec<(Positions, Vec<Raise>)>> {
         let sql = "SELECT positions, raises FROM raises WHERE pipeline = ?1 ORDER BY epoch";
-        let texts =
-            self.all(sql, [&self.pipeline], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let texts = self.all(sql, [&self.pipeline], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         texts.iter().map(|(at, raises)| Ok((from_json(at, "a position")?, from_json(raises, "a raise")?))).collect()
     }
 
-    fn rows(&self, spec: &ProjectionSpec, filter: &RowFilter, limit: Option<u64>, offset: u64) -> Result<ProjectionRows> {
+    fn rows(
+        &self,
+        spec: &ProjectionSpec,
+        filter: &RowFilter,
+        limit: Option<u64>,
+        offset: u64,
+    ) -> Result<ProjectionRows> {
         self.readers.read(|connection| {
             // Both statements read the same state of the file.
             let transaction = connection.unchecked_transaction().map_err(storage_error)?;

@@ -90,7 +90,12 @@ pub(super) fn write(connection: &Connection, write: &ProjectionWrite, now: Micro
     Ok(())
 }
 
-fn bind_row(put: &mut Statement<'_>, write: &ProjectionWrite, key: &str, (columns, row): (&[Bound], usize)) -> Result<()> {
+fn bind_row(
+    put: &mut Statement<'_>,
+    write: &ProjectionWrite,
+    key: &str,
+    (columns, row): (&[Bound], usize),
+) -> Result<()> {
     let mut bind = |at: usize, value: &dyn ToSql| put.raw_bind_parameter(at, value).map_err(storage_error);
     bind(1, &key)?;
     for (at, column) in columns.iter().enumerate() {
@@ -131,9 +136,8 @@ pub(super) fn count(connection: &Connection, spec: &ProjectionSpec, filter: &Row
     let Some((condition, values)) = condition(spec, filter)? else { return Ok(0) };
     let sql = format!("SELECT count(*) FROM {}{condition}", table_name(&spec.name));
     let mut statement = connection.prepare_cached(&sql).map_err(storage_error)?;
-    let count: i64 = statement
-        .query_row(rusqlite::params_from_iter(values), |row| row.get(0))
-        .map_err(storage_error)?;
+    let count: i64 =
+        statement.query_row(rusqlite::params_from_iter(values), |row| row.get(0)).map_err(storage_error)?;
     Ok(count.unsigned_abs())
 }
 
@@ -168,7 +172,11 @@ pub(super) fn by_key(connection: &Connection, spec: &ProjectionSpec, key: String
     Ok(found)
 }
 
-pub(super) fn scan(connection: &Connection, spec: &ProjectionSpec, sink: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
+pub(super) fn scan(
+    connection: &Connection,
+    spec: &ProjectionSpec,
+    sink: &mut dyn FnMut(RecordBatch) -> bool,
+) -> Result<()> {
     read(connection, spec, (&select(spec, ""), Vec::new()), SCAN_ROWS, sink)
 }
 

@@ -39,7 +39,9 @@ fn kind_of(data_type: &DataType) -> Kind {
     use DataType as T;
     match data_type {
         T::UInt64 => Kind::Unsigned,
-        T::Boolean | T::Date32 | T::Date64 | T::Timestamp(..) | T::Time32(_) | T::Time64(_) | T::Duration(_) => Kind::Whole,
+        T::Boolean | T::Date32 | T::Date64 | T::Timestamp(..) | T::Time32(_) | T::Time64(_) | T::Duration(_) => {
+            Kind::Whole
+        }
         other if other.is_integer() => Kind::Whole,
         T::Float16 | T::Float32 | T::Float64 => Kind::Float,
         T::Utf8 | T::LargeUtf8 | T::Utf8View => Kind::Text,

@@ -1,6 +1,6 @@
 //! The answers: 202 with the id, or what is wrong, always as JSON.
 
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cornjacket_core::door::{Detail, Refusal, Rejection, RejectionKind};
 use cornjacket_core::id::EventId;
@@ -25,8 +25,8 @@ fn json(status: StatusCode, body: String) -> Response {
 pub(super) struct Problem {
     status: StatusCode,
     body: Body,
-    /// Another header that the answer needs.
-    header: Option<(header::HeaderName, HeaderValue)>,
+    /// Another header that the answer needs: its name in lower case, and its value.
+    header: Option<(&'static str, &'static str)>,
 }
 
 #[derive(Serialize)]
@@ -41,14 +41,14 @@ impl Problem {
         Self { status, body: Body { error: error.into(), code, details: Vec::new() }, header: None }
     }
 
-    fn with_header(mut self, name: header::HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+    fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
+        self.header = Some((name, value));
         self
     }
 
     /// The connection is of no more use: part of the request was not read.
     fn closing(self) -> Self {
-        self.with_header(header::CONNECTION, "close")
+        self.with_header("connection", "close")
     }
 
     pub fn not_found(path: &str) -> Self {
@@ -57,7 +57,7 @@ impl Problem {
 
     pub fn wrong_method(method: &Method) -> Self {
         let error = format!("{method} is not possible here, only POST");
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error).with_header(header::ALLOW, "POST")
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", error).with_header("allow", "POST")
     }
 
     pub fn unsupported(error: String) -> Self {
@@ -85,11 +85,11 @@ impl Problem {
 
     pub fn busy() -> Self {
         let error = "there is more to do than can be done now, try again";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error).with_header(header::RETRY_AFTER, RETRY_BUSY)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error).with_header("retry-after", RETRY_BUSY)
     }
 
     fn down(code: &'static str, error: String) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error).with_header(header::RETRY_AFTER, RETRY_DOWN)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error).with_header("retry-after", RETRY_DOWN)
     }
 }
 
@@ -121,7 +121,9 @@ impl IntoResponse for Problem {
         // Texts and numbers always serialize.
         let body = serde_json::to_string(&self.body).unwrap_or_default();
         let mut response = json(self.status, body);
-        response.headers_mut().extend(self.header);
+        if let Some((name, value)) = self.header {
+            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
         response
     }
 }

@@ -1,11 +1,11 @@
 //! `http`: events by `POST /api/v1/events`, one envelope a request.
 //!
-//! A client has its 202 only after the event is durable, and the event's id with it. Whatever goes wrong before that has
-//! an answer that says whether to send again: a 4xx never will be taken, a 503 may be, after `Retry-After`. A client that
-//! saw no answer sends the same `event_id` or `Idempotency-Key` again, which is stored once.
+//! A client has its 202 only after the event is durable, and the event's id with it. Whatever goes wrong before that
+//! has an answer that says whether to send again: a 4xx never will be taken, a 503 may be, after `Retry-After`. A
+//! client that saw no answer sends the same `event_id` or `Idempotency-Key` again, which is stored once.
 //!
-//! Memory is bounded: a body by its limit while it is read, all bodies that are being read together by a budget. A client
-//! that sends too slowly is let go.
+//! Memory is bounded: a body by its limit while it is read, all bodies that are being read together by a budget. A
+//! client that sends too slowly is let go.
 
 mod answer;
 mod body;

@@ -1,0 +1,181 @@
+//! Queries on threads of their own.
+//!
+//! The reader and the computation meet in a channel of a few batches. The reader holds the only handle of the computing
+//! task, so a reader that goes away, or whose time is up, ends it. The slot that bounds how many run at once belongs to
+//! the task, not to the reader: a cancelled query counts for as long as it still computes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::execute_stream;
+use futures::{Stream, StreamExt};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+
+use super::faults::error_of;
+use super::{QueryError, QueryOptions, plan};
+
+/// How many batches a query may be ahead of its reader.
+const AHEAD: usize = 2;
+
+/// The answer of a query.
+pub struct Rows {
+    /// Its columns.
+    pub schema: SchemaRef,
+    /// Its rows as they are computed; the stream ends after the first error.
+    pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>,
+}
+
+/// What a query is made of.
+pub(super) struct Query {
+    pub(super) state: SessionState,
+    pub(super) sql: String,
+    pub(super) params: Vec<ScalarValue>,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+/// The threads that queries run on.
+pub(super) struct Threads(Option<Runtime>);
+
+impl Threads {
+    pub(super) fn start(stack_bytes: usize) -> Result<Self, QueryError> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("query")
+            .thread_stack_size(stack_bytes)
+            .enable_time()
+            .build();
+        let failed = |error| QueryError::Failed(format!("the threads for queries cannot be started: {error}"));
+        Ok(Self(Some(runtime.map_err(failed)?)))
+    }
+
+    /// Plans the query and starts it.
+    pub(super) async fn run(&self, query: Query, options: &QueryOptions) -> Result<Rows, QueryError> {
+        let Some(runtime) = &self.0 else { return Err(QueryError::Failed("shutting down".into())) };
+        let limit = Limit { deadline: Instant::now() + options.timeout, timeout: options.timeout };
+        let (schema_sender, schema) = oneshot::channel();
+        let (sender, batches) = mpsc::channel(AHEAD);
+        let memory = options.memory_bytes;
+        let task = Task(runtime.spawn(async move {
+            match query.start(memory).await {
+                Ok((stream, slot)) => {
+                    let _ = schema_sender.send(Ok(stream.schema()));
+                    deliver(stream, &sender).await;
+                    drop(slot);
+                }
+                Err(error) => {
+                    let _ = schema_sender.send(Err(error));
+                }
+            }
+        }));
+        let schema = limit.hold(schema).await?.map_err(|_| ended())??;
+        let answer = Answer { batches, task, limit, is_over: false };
+        let batches = futures::stream::unfold(answer, |mut answer| async move {
+            let item = answer.next().await?;
+            Some((item, answer))
+        });
+        Ok(Rows { schema, batches: Box::pin(batches) })
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Waiting for queries is not allowed where a runtime may be dropped, and nothing of theirs is worth keeping.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Query {
+    async fn start(self, memory: usize) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
+        let Self { state, sql, params, slot } = self;
+        let plan = plan::plan(&state, &sql, params).await?;
+        let executed = async {
+            let plan = state.create_physical_plan(&plan).await?;
+            execute_stream(plan, Arc::new(context(&state, memory)?))
+        };
+        let stream = executed.await.map_err(|error| error_of(&error, Some(&state)))?;
+        Ok((stream, slot))
+    }
+}
+
+/// Where a query computes: with memory of its own and no disk.
+fn context(state: &SessionState, memory: usize) -> Result<TaskContext, DataFusionError> {
+    let runtime = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc()?;
+    Ok(TaskContext::from(state).with_runtime(runtime))
+}
+
+async fn deliver(mut stream: SendableRecordBatchStream, sender: &mpsc::Sender<Result<RecordBatch, QueryError>>) {
+    while let Some(batch) = stream.next().await {
+        let batch = batch.map_err(|error| error_of(&error, None));
+        let failed = batch.is_err();
+        if sender.send(batch).await.is_err() || failed {
+            return;
+        }
+    }
+}
+
+/// When a query must be done.
+struct Limit {
+    deadline: Instant,
+    timeout: Duration,
+}
+
+impl Limit {
+    async fn hold<T>(&self, work: impl Future<Output = T>) -> Result<T, QueryError> {
+        timeout_at(self.deadline, work).await.map_err(|_| QueryError::Timeout(self.timeout))
+    }
+}
+
+/// A computing task that ends with its handle.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The reader's end of a query.
+struct Answer {
+    batches: mpsc::Receiver<Result<RecordBatch, QueryError>>,
+    task: Task,
+    limit: Limit,
+    is_over: bool,
+}
+
+impl Answer {
+    async fn next(&mut self) -> Option<Result<RecordBatch, QueryError>> {
+        if self.is_over {
+            return None;
+        }
+        let item = match self.limit.hold(self.batches.recv()).await {
+            Err(late) => Some(Err(late)),
+            Ok(Some(batch)) => Some(batch),
+            // A task that panicked closes the channel like one that is done; an answer cut short must not look whole.
+            Ok(None) => (&mut self.task.0).await.is_err().then(|| Err(ended())),
+        };
+        self.is_over = !matches!(item, Some(Ok(_)));
+        item
+    }
+}
+
+fn ended() -> QueryError {
+    QueryError::Failed("it ended before its time".into())
+}
