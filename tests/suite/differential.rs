@@ -188,9 +188,9 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
         for reading in &readings {
             let end = reading.time - reading.time.rem_euclid(query.width) + query.width;
             if end <= clock_now {
-                late += 1
+                late += 1;
             } else {
-                kept.push(reading.clone())
+                kept.push(reading.clone());
             }
             clock_now = clock_now.max(reading.time - 3 * SECOND);
         }

@@ -248,7 +248,7 @@ impl EventType {
 fn id_text(ids: &FixedSizeBinaryArray) -> ArrayRef {
     let mut text = StringBuilder::with_capacity(ids.len(), 36 * ids.len());
     let mut buffer = uuid::Uuid::encode_buffer();
-    for id in ids.iter() {
+    for id in ids {
         let id = id.and_then(|bytes| uuid::Uuid::from_slice(bytes).ok()).unwrap_or_default();
         text.append_value(id.hyphenated().encode_lower(&mut buffer));
     }

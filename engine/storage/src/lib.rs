@@ -1,7 +1,7 @@
 //! Outbox, event store, bus, projections, epochs, snapshots and dead letters.
 //!
 //! [`sqlite`] is the embedded backend: two files in the data folder, one for the log and one for everything else, since
-//! a SQLite file has one writer. [`sim`] keeps the same in memory and only what was made durable survives its crashes:
+//! a `SQLite` file has one writer. [`sim`] keeps the same in memory and only what was made durable survives its crashes:
 //! the storage of simulations and tests. Both pass the same behavioural tests.
 
 pub mod key;

@@ -166,9 +166,10 @@ impl Sink for ProjectionSink {
             return Ok(SinkOutput::default());
         }
         let rows = EpochRows::concat(&batches, &self.columns, &self.spec.schema)?;
-        let (rows, mode) = match self.updating {
-            true => (rows.consolidated()?, WriteMode::Changelog),
-            false => (rows.newest(&self.spec.key)?, WriteMode::Newest),
+        let (rows, mode) = if self.updating {
+            (rows.consolidated()?, WriteMode::Changelog)
+        } else {
+            (rows.newest(&self.spec.key)?, WriteMode::Newest)
         };
         let EpochRows { rows, time, order, event_id, weight } = rows;
         let projection = Arc::clone(&self.spec);

@@ -86,7 +86,7 @@ impl Loop {
     }
 
     fn drive(&mut self, open: impl Fn() -> Result<Engine>) -> Result<()> {
-        let Some(mut engine) = self.patiently(|| open())? else { return Ok(()) };
+        let Some(mut engine) = self.patiently(open)? else { return Ok(()) };
         self.publish(&engine);
         while !self.is_stopping() {
             let started = Instant::now();

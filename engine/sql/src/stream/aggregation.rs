@@ -152,16 +152,13 @@ impl GroupTable {
     }
 
     fn intern(&mut self, rows: &RecordBatch) -> DataFusionResult<()> {
-        match &mut self.values {
-            Some(values) => {
-                values.intern(&rows.columns()[..self.plan.keys], &mut self.indices)?;
-                self.groups = values.len();
-            }
-            None => {
-                self.indices.clear();
-                self.indices.resize(rows.num_rows(), 0);
-                self.groups = 1;
-            }
+        if let Some(values) = &mut self.values {
+            values.intern(&rows.columns()[..self.plan.keys], &mut self.indices)?;
+            self.groups = values.len();
+        } else {
+            self.indices.clear();
+            self.indices.resize(rows.num_rows(), 0);
+            self.groups = 1;
         }
         Ok(())
     }
@@ -195,9 +192,10 @@ impl GroupTable {
         let groups = std::mem::take(&mut self.groups);
         let mut columns = self.take_keys()?;
         for accumulator in &mut self.accumulators {
-            match results {
-                true => columns.push(accumulator.evaluate(EmitTo::All)?),
-                false => columns.extend(accumulator.state(EmitTo::All)?),
+            if results {
+                columns.push(accumulator.evaluate(EmitTo::All)?)
+            } else {
+                columns.extend(accumulator.state(EmitTo::All)?)
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(groups));

@@ -35,9 +35,10 @@ impl RowGroups {
             columns = values.emit(EmitTo::All)?;
         }
         for aggregate in &self.plan.aggregates {
-            let order = self.order(aggregate, rows)?;
+            let order = Self::order(aggregate, rows)?;
             let sorted = take_record_batch(rows, &order)?;
-            let sorted_indices: Vec<usize> = order.values().iter().map(|row| indices[*row as usize]).collect();
+            let sorted_indices: Vec<usize> =
+                order.values().iter().map(|row| indices[usize::try_from(*row).unwrap_or(0)]).collect();
             let mut accumulator = accumulator(&aggregate.aggregate)?;
             let values = arguments(&aggregate.aggregate, &sorted)?;
             accumulator.update_batch(&values, &sorted_indices, filter_of(aggregate, &sorted)?.as_ref(), groups)?;
@@ -47,7 +48,7 @@ impl RowGroups {
     }
 
     /// The rows in the order that the aggregate asks for; rows that it leaves equal stay in the order they came.
-    fn order(&self, aggregate: &LoweredAggregate, rows: &RecordBatch) -> DataFusionResult<UInt64Array> {
+    fn order(aggregate: &LoweredAggregate, rows: &RecordBatch) -> DataFusionResult<UInt64Array> {
         let count = u64::try_from(rows.num_rows()).unwrap_or(u64::MAX);
         let arrived = UInt64Array::from_iter_values(0..count);
         if aggregate.aggregate.order_bys().is_empty() {

@@ -78,7 +78,7 @@ impl<'a> Lowering<'a> {
 
     fn open(&self, plan: &LogicalPlan) -> Result<Open, SqlFault> {
         match plan {
-            LogicalPlan::TableScan(scan) => Ok(self.scan(scan)),
+            LogicalPlan::TableScan(scan) => Ok(open_scan(scan)),
             LogicalPlan::SubqueryAlias(alias) => self.open(&alias.input),
             LogicalPlan::Filter(filter) => {
                 let predicate = self.physical(&filter.predicate, filter.input.schema())?;
@@ -91,27 +91,10 @@ impl<'a> Lowering<'a> {
             }
             LogicalPlan::Union(union) => {
                 let inputs = union.inputs.iter().map(|input| self.relation(input)).collect::<Result<Vec<_>, _>>()?;
-                self.union(inputs, &plain_schema(&union.schema))
+                open_union(inputs, &plain_schema(&union.schema))
             }
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
             other => Err(self.refusal(other)),
-        }
-    }
-
-    fn scan(&self, scan: &TableScan) -> Open {
-        let name = table_name(&scan.table_name);
-        let relation = Relation::Table { name, schema: scan.source.schema() };
-        match &scan.projection {
-            None => Open::Closed(relation),
-            Some(columns) => {
-                let schema = relation.schema();
-                let column = |index: &usize| -> Arc<dyn PhysicalExpr> {
-                    Arc::new(datafusion::physical_expr::expressions::Column::new(schema.field(*index).name(), *index))
-                };
-                let expressions = columns.iter().map(column).collect();
-                let step = Step::Project { expressions, schema: plain_schema(&scan.projected_schema) };
-                Open::Closed(relation).then(step)
-            }
         }
     }
 
@@ -126,23 +109,6 @@ impl<'a> Lowering<'a> {
 
     fn fault(&self, error: &DataFusionError) -> SqlFault {
         fault_of(error, &self.context)
-    }
-
-    /// Every input takes on the union's column names.
-    fn union(&self, inputs: Vec<Relation>, schema: &SchemaRef) -> Result<Open, SqlFault> {
-        let mut renamed = Vec::new();
-        for input in inputs {
-            if input.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.data_type() != b.data_type()) {
-                return Err(SqlFault::new("CJ211", "the parts of the UNION ALL have columns of different types")
-                    .with_hint("CAST them to one type"));
-            }
-            let columns = input.schema().fields().iter().enumerate().map(|(index, field)| {
-                Arc::new(datafusion::physical_expr::expressions::Column::new(field.name(), index)) as _
-            });
-            let step = Step::Project { expressions: columns.collect(), schema: Arc::clone(schema) };
-            renamed.push(Open::Closed(input).then(step).close());
-        }
-        Ok(Open::Closed(Relation::Union { inputs: renamed }))
     }
 
     fn aggregate(&self, aggregate: &Aggregate) -> Result<Open, SqlFault> {
@@ -248,6 +214,40 @@ impl<'a> Lowering<'a> {
             other => SqlFault::new("CJ206", format!("{} is not supported in a stream", plan_name(other))),
         }
     }
+}
+
+fn open_scan(scan: &TableScan) -> Open {
+    let name = table_name(&scan.table_name);
+    let relation = Relation::Table { name, schema: scan.source.schema() };
+    match &scan.projection {
+        None => Open::Closed(relation),
+        Some(columns) => {
+            let schema = relation.schema();
+            let column = |index: &usize| -> Arc<dyn PhysicalExpr> {
+                Arc::new(datafusion::physical_expr::expressions::Column::new(schema.field(*index).name(), *index))
+            };
+            let expressions = columns.iter().map(column).collect();
+            let step = Step::Project { expressions, schema: plain_schema(&scan.projected_schema) };
+            Open::Closed(relation).then(step)
+        }
+    }
+}
+
+/// Every input takes on the union's column names.
+fn open_union(inputs: Vec<Relation>, schema: &SchemaRef) -> Result<Open, SqlFault> {
+    let mut renamed = Vec::new();
+    for input in inputs {
+        if input.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.data_type() != b.data_type()) {
+            return Err(SqlFault::new("CJ211", "the parts of the UNION ALL have columns of different types")
+                .with_hint("CAST them to one type"));
+        }
+        let columns = input.schema().fields().iter().enumerate().map(|(index, field)| {
+            Arc::new(datafusion::physical_expr::expressions::Column::new(field.name(), index)) as _
+        });
+        let step = Step::Project { expressions: columns.collect(), schema: Arc::clone(schema) };
+        renamed.push(Open::Closed(input).then(step).close());
+    }
+    Ok(Open::Closed(Relation::Union { inputs: renamed }))
 }
 
 fn plan_name(plan: &LogicalPlan) -> String {

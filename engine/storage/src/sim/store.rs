@@ -66,7 +66,7 @@ impl Store for SimStore {
                     .write(write, commit.now)?;
             }
             for letter in &commit.dead_letters {
-                let id = state.dead_letters.len() as i64 + 1;
+                let id = state.dead_letters.last().map_or(1, |last| last.id + 1);
                 state.dead_letters.push(StoredDeadLetter { id, recorded_at: commit.now, letter: letter.clone() });
             }
             for (counter, by) in &commit.counters {

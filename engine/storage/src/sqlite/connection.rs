@@ -45,7 +45,7 @@ fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Res
     transaction.commit().map_err(storage_error)
 }
 
-/// What a SQLite error means to the caller.
+/// What a `SQLite` error means to the caller.
 pub(super) fn storage_error(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),

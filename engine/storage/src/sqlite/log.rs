@@ -203,7 +203,7 @@ impl Shared {
         let block = Block { bytes: body.len(), ..block_of(&laid_out, footer) };
         let seq = writer.next;
         writer.appends += 1;
-        let prune = (writer.appends % PRUNE_EVERY == 0).then(|| self.environment.clock.now() - CLIENT_ID_AGE);
+        let prune = writer.appends.is_multiple_of(PRUNE_EVERY).then(|| self.environment.clock.now() - CLIENT_ID_AGE);
         let Some(connection) = &mut writer.connection else { return Err(Error::Closed) };
         if let Err(error) = store_block(connection, seq, &block, &body, (&laid_out, prune)) {
             self.after_failure(writer, seq, error)?;

@@ -1,4 +1,4 @@
-//! The embedded backend on SQLite: `log.db` and `store.db` in the data folder.
+//! The embedded backend on `SQLite`: `log.db` and `store.db` in the data folder.
 //!
 //! Both files use write-ahead logging with `synchronous=FULL`: when a commit returns, it survives the loss of power. Each
 //! has one writer connection; reads have their own and never wait for it.

@@ -1,6 +1,6 @@
 //! A projection's table: how it is laid out, written and read.
 //!
-//! Columns are called `c0`, `c1`, … in the order of the projection, since SQLite's column names know no case; the key's
+//! Columns are called `c0`, `c1`, … in the order of the projection, since `SQLite`'s column names know no case; the key's
 //! text is the primary key.
 
 use arrow::array::{Array, ArrayRef, RecordBatch};

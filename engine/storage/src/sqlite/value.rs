@@ -1,6 +1,6 @@
-//! Arrow values in SQLite and back, exactly.
+//! Arrow values in `SQLite` and back, exactly.
 //!
-//! Whole numbers, booleans and times are INTEGER (times in their own unit), floats REAL, text TEXT, bytes BLOB. SQLite
+//! Whole numbers, booleans and times are INTEGER (times in their own unit), floats REAL, text TEXT, bytes BLOB. `SQLite`
 //! would turn NaN into NULL, so floats that are not finite are kept as TEXT. Every other type (decimals, lists, structs)
 //! is a BLOB: an Arrow IPC stream of the one value.
 
