@@ -158,6 +158,6 @@ pub fn events(pipeline: &Pipeline, readings: &[Reading], now: Micros) -> Vec<Eve
     ];
     let rows = RecordBatch::try_new(Arc::clone(event_type.stored_schema()), columns).expect("fits");
     let sequence = Int64Array::from_iter_values(0..i64::try_from(n).expect("few"));
-    let client_id = Some(BooleanArray::from_iter(readings.iter().map(|r| Some(r.client_id))));
+    let client_id = Some(readings.iter().map(|r| Some(r.client_id)).collect::<BooleanArray>());
     vec![Events { event_type, rows, sequence, client_id }]
 }

@@ -190,7 +190,8 @@ pub(crate) struct Cut<'a> {
 }
 
 impl Cut<'_> {
-    /// Which columns of a type are wanted: `None` if the type is not.
+    /// Which columns of a type are wanted, all if it does not say which: `None` if the type is not.
+    #[allow(clippy::option_option, reason = "no rows, and all columns, are two answers")]
     pub(crate) fn columns_of(&self, event_type: &str) -> Option<Option<&[usize]>> {
         match self.columns {
             Columns::All => Some(None),

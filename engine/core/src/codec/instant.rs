@@ -5,32 +5,33 @@ use crate::time::{MAX_EVENT_TIME, Micros, SECOND};
 /// What a time may look like, for messages.
 pub(super) const EXPECTED: &str = "a time (RFC 3339 text, or epoch seconds, milliseconds or microseconds)";
 
-const MAX_SECONDS: i64 = MAX_EVENT_TIME / SECOND;
-const MAX_MILLIS: i64 = MAX_EVENT_TIME / 1_000;
+/// Numbers from here on are milliseconds, those below seconds: the year 5138, or 3 March 1973.
+const MILLIS_FROM: i64 = 100_000_000_000;
+/// Numbers from here on are microseconds: the year 5138, or 3 March 1973.
+const MICROS_FROM: i64 = 100_000_000_000_000;
 
-/// Reads a whole number. The bounds between the units are the last moment of the year 2261 in seconds and in
-/// milliseconds, so every time from 18 April 1970 on has one reading in each unit, and earlier ones have one in
-/// seconds.
+/// Reads a whole number. What its unit puts beyond the last accepted event time is no time: it is more likely in a unit
+/// that nobody expects, such as nanoseconds, than meant.
 pub(super) fn from_whole(number: i128) -> Option<Micros> {
     let number = i64::try_from(number).ok()?;
-    match number.unsigned_abs() {
-        size if size <= MAX_SECONDS.unsigned_abs() => Some(number * SECOND),
-        size if size <= MAX_MILLIS.unsigned_abs() => Some(number * 1_000),
-        size if size <= MAX_EVENT_TIME.unsigned_abs() => Some(number),
-        _ => None,
-    }
+    let unit = match number.unsigned_abs() {
+        size if size < MILLIS_FROM.unsigned_abs() => SECOND,
+        size if size < MICROS_FROM.unsigned_abs() => 1_000,
+        _ => 1,
+    };
+    number.checked_mul(unit).filter(|time| time.unsigned_abs() <= MAX_EVENT_TIME.unsigned_abs())
 }
 
 /// Reads a number with a fraction, by the same bounds.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // Bounds and results fit into 53 bits.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // Bounds and results fit into 53 bits or 54.
 pub(super) fn from_real(number: f64) -> Option<Micros> {
     let unit = match number.abs() {
-        size if size < (MAX_SECONDS + 1) as f64 => SECOND as f64,
-        size if size < (MAX_MILLIS + 1) as f64 => 1_000.0,
-        size if size < (MAX_EVENT_TIME + 1) as f64 => 1.0,
-        _ => return None,
+        size if size < MILLIS_FROM as f64 => SECOND as f64,
+        size if size < MICROS_FROM as f64 => 1_000.0,
+        _ => 1.0,
     };
-    Some((number * unit).round() as Micros)
+    let time = (number * unit).round();
+    (time.abs() <= MAX_EVENT_TIME as f64).then_some(time as Micros)
 }
 
 #[cfg(test)]
@@ -44,6 +45,13 @@ mod tests {
         assert_eq!(from_whole(1_767_225_610_250), Some(time));
         assert_eq!(from_whole(1_767_225_610_250_000), Some(time));
         assert_eq!(from_whole(1_767_225_610_250_000_000), None);
+        assert_eq!(from_whole(99_999_999_999), None, "the year 5138 in seconds");
+        assert_eq!(from_whole(100_000_000_000), Some(100_000_000_000_000));
+        assert_eq!(from_whole(99_999_999_999_999), None, "the year 5138 in milliseconds");
+        assert_eq!(from_whole(100_000_000_000_000), Some(100_000_000_000_000));
+        assert_eq!(from_whole(MAX_EVENT_TIME.into()), Some(MAX_EVENT_TIME));
+        assert_eq!(from_whole(i128::from(MAX_EVENT_TIME) + 1), None);
+        assert_eq!(from_whole(i128::from(i64::MIN)), None);
         assert_eq!(from_real(1_767_225_610.25), Some(time));
         assert_eq!(from_real(1_767_225_610_250.0), Some(time));
         assert_eq!(from_real(1e300), None);

@@ -149,7 +149,7 @@ impl Engine {
 
     /// Whether a slice of the log, or clocks to raise, wait.
     fn next_input(&self) -> Result<(Slice, Vec<Raise>)> {
-        let until = self.rebuild.as_ref().and_then(Rebuild::next_cut);
+        let until = self.rebuild.as_ref().map(Rebuild::next_cut);
         let log = &self.storage.log;
         let slice = log.read(&self.positions, until.as_ref(), self.options.max_epoch_rows, &self.columns)?;
         if let Some(rebuild) = &self.rebuild {

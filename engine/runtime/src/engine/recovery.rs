@@ -31,8 +31,8 @@ impl Rebuild {
     }
 
     /// Where the next epoch must end at the latest.
-    pub(super) fn next_cut(&self) -> Option<Positions> {
-        Some(self.raises.last().map_or_else(|| self.until.clone(), |(at, _)| at.clone()))
+    pub(super) fn next_cut(&self) -> Positions {
+        self.raises.last().map_or_else(|| self.until.clone(), |(at, _)| at.clone())
     }
 
     /// The raises that took place at this very position.

@@ -159,7 +159,7 @@ impl TableSource for DeadLetters {
                 text(|letter| &letter.reason),
                 text(|letter| &letter.source),
                 text(|letter| &letter.message),
-                Arc::new(StringArray::from_iter(ids)),
+                Arc::new(ids.collect::<StringArray>()),
                 times(letters.iter().map(|stored| stored.letter.event_time).collect()),
                 Arc::new(StringArray::from_iter_values(bodies)),
             ];

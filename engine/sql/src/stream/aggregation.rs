@@ -193,9 +193,9 @@ impl GroupTable {
         let mut columns = self.take_keys()?;
         for accumulator in &mut self.accumulators {
             if results {
-                columns.push(accumulator.evaluate(EmitTo::All)?)
+                columns.push(accumulator.evaluate(EmitTo::All)?);
             } else {
-                columns.extend(accumulator.state(EmitTo::All)?)
+                columns.extend(accumulator.state(EmitTo::All)?);
             }
         }
         let options = RecordBatchOptions::new().with_row_count(Some(groups));

@@ -46,12 +46,12 @@ fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Res
 }
 
 /// What a `SQLite` error means to the caller.
+#[allow(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(super) fn storage_error(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Corrupt(error.to_string()),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Error::Corrupt(error.to_string()),
         Some(_) => Error::Unavailable(error.to_string()),
-        None => Error::Corrupt(error.to_string()),
     }
 }
 
