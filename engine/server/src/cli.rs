@@ -7,12 +7,19 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true)]
+#[command(version, propagate_version = true, arg_required_else_help = true, after_help = FIRST_STEPS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+const FIRST_STEPS: &str = "\
+Example:
+  cornjacket run pipelines/iot.yaml
+  cornjacket query 'SELECT * FROM sensor_state'
+
+`cornjacket run --help` has every flag, its environment variable, and what to send.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -39,7 +46,7 @@ Examples:
   CJ_LOG_FORMAT=json cornjacket run pipelines/iot.yaml
 
 Then, in another terminal:
-  curl -d '{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"d1\",\"payload\":{\"value\":21.5,\"unit\":\"celsius\"}}' \\
+  curl --json '{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"d1\",\"payload\":{\"value\":21.5,\"unit\":\"celsius\"}}' \\
        http://127.0.0.1:8080/api/v1/events
   curl http://127.0.0.1:8081/api/v1/projections/sensor_state/d1
   cornjacket query 'SELECT * FROM sensor_state'
@@ -122,4 +129,24 @@ pub struct Query {
     /// Lines of JSON, on a terminal too.
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn hosts_are_addresses_or_localhost() {
+        assert!(host("localhost").is_ok_and(|host| host.is_loopback()));
+        assert!(host("::1").is_ok_and(|host| host.is_loopback()));
+        assert!(host("0.0.0.0").is_ok_and(|host| !host.is_loopback()));
+        assert!(host("example.com").is_err());
+    }
 }

@@ -45,7 +45,15 @@ pub fn query(arguments: &cli::Query) -> Result<(), Failure> {
         .context("the process cannot start")
         .map_err(Failure::Environment)?;
     let answer = runtime.block_on(ask(&url, arguments))?;
-    show(&answer, arguments).context("the answer cannot be written").map_err(Failure::Environment)
+    match show(&answer, arguments) {
+        // Whoever reads has seen enough, as `head` does.
+        Err(error) if is_closed_pipe(&error) => Ok(()),
+        shown => shown.context("the answer cannot be written").map_err(Failure::Environment),
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn url(arguments: &cli::Query) -> Result<String, Failure> {
@@ -66,7 +74,13 @@ fn url(arguments: &cli::Query) -> Result<String, Failure> {
 async fn ask(url: &str, arguments: &cli::Query) -> Result<Answer, Failure> {
     let unreachable = || format!("{url} does not answer: is `cornjacket run` running?");
     let question = json!({"sql": arguments.sql, "limit": arguments.limit});
-    let sent = reqwest::Client::new().post(format!("{url}/api/v1/sql")).json(&question).send().await;
+    let mut client = reqwest::Client::builder();
+    if arguments.url.is_none() {
+        // What runs on this machine is not reached through a proxy.
+        client = client.no_proxy();
+    }
+    let client = client.build().context("the process cannot start").map_err(Failure::Environment)?;
+    let sent = client.post(format!("{url}/api/v1/sql")).json(&question).send().await;
     let response = sent.with_context(unreachable).map_err(Failure::Environment)?;
     let status = response.status();
     let body = response.bytes().await.context("the answer broke off").map_err(Failure::Environment)?;
@@ -96,6 +110,12 @@ fn show(answer: &Answer, arguments: &cli::Query) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Events come from strangers, and a terminal obeys control characters.
+fn harmless(text: &str) -> String {
+    let shown = |c: char| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(shown).collect()
+}
+
 fn table(answer: &Answer) -> anyhow::Result<Table> {
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
@@ -104,9 +124,28 @@ fn table(answer: &Answer) -> anyhow::Result<Table> {
         let row: Map<String, Value> = serde_json::from_str(row.get())?;
         table.add_row(answer.columns.iter().map(|column| match row.get(&column.name) {
             None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
+            Some(Value::String(text)) => harmless(text),
             Some(other) => other.to_string(),
         }));
     }
     Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_no_control_characters() {
+        assert_eq!(harmless("grün\n\u{1b}[31m\r"), "grün\n\\u{1b}[31m\\r");
+    }
+
+    #[test]
+    fn rows_stand_under_their_columns() {
+        let text =
+            r#"{"columns":[{"name":"b"},{"name":"a"}],"rows":[{"b":1,"a":"x"},{"b":null,"a":true}],"truncated":false}"#;
+        let answer: Answer = serde_json::from_str(text).expect("an answer");
+        let shown = table(&answer).expect("a table").lines().collect::<Vec<_>>();
+        assert!(shown[1].contains("b ┆ a") && shown[3].contains("1 ┆ x") && shown[4].contains("  ┆ true"), "{shown:?}");
+    }
 }

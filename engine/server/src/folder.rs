@@ -82,3 +82,27 @@ pub fn ports_of(folder: &Path) -> Option<Ports> {
     let text = std::fs::read_to_string(folder.join(PORTS)).ok()?;
     serde_json::from_str(&text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_process_at_a_time_holds_a_folder_and_its_ports() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("made/on/the/way");
+        let held = DataFolder::hold(&path).expect("held");
+        held.publish_ports(Ports { ingest: 1, query: 2 }).expect("written");
+        assert_eq!(ports_of(&path).map(|ports| (ports.ingest, ports.query)), Some((1, 2)));
+
+        let refused = DataFolder::hold(&path).err().expect("refused").to_string();
+        assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
+        assert!(refused.contains(&path.display().to_string()), "{refused}");
+        assert!(ports_of(&path).is_some(), "a second one must not take the first one's ports away");
+
+        // As after kill -9: the ports are there and nobody holds the folder.
+        drop(held);
+        let _held = DataFolder::hold(&path).expect("held again");
+        assert!(ports_of(&path).is_none());
+    }
+}

@@ -73,6 +73,14 @@ impl Gauges {
     }
 }
 
+/// Whether the engine has published a status of its own; to be asked of a receiver that has marked none as seen. Before
+/// that it only ever publishes what it waits for. A pipeline without sinks has no nodes, so they do not tell.
+pub fn has_recovered(status: &watch::Receiver<Arc<Status>>) -> bool {
+    let published = status.has_changed().unwrap_or(false);
+    let status = status.borrow();
+    published && (!status.nodes.is_empty() || status.waiting_for.is_none())
+}
+
 impl Metrics {
     /// Metrics in a registry that others write to as well.
     pub fn new(
@@ -92,8 +100,7 @@ impl Metrics {
         if !self.door.is_healthy() {
             return Health::Failed("the door has closed");
         }
-        let status = self.status.borrow();
-        if status.nodes.is_empty() { Health::Starting } else { Health::Ready }
+        if has_recovered(&self.status) { Health::Ready } else { Health::Starting }
     }
 
     /// Everything in Prometheus' text format.

@@ -18,7 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::folder::{DataFolder, Ports};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, has_recovered};
 use crate::query::{self, QueryService};
 use crate::{Failure, INPUT_IS_WRONG, cli, environment, http, logging};
 
@@ -182,10 +182,16 @@ async fn announce(
     (ingest, query): (SocketAddr, SocketAddr),
     mut status: watch::Receiver<Arc<cornjacket_runtime::Status>>,
 ) {
-    if status.wait_for(|status| !status.nodes.is_empty()).await.is_err() {
-        return;
+    // This one marks statuses as seen while it waits; the other is as it was at the start.
+    let untouched = status.clone();
+    while !has_recovered(&untouched) {
+        if status.changed().await.is_err() {
+            return;
+        }
     }
-    println!("{name} is ready: events at http://{ingest}/api/v1/events, queries at http://{query}/api/v1/sql");
+    print_lines(&[format!(
+        "{name} is ready: events at http://{ingest}/api/v1/events, queries at http://{query}/api/v1/sql"
+    )]);
 }
 
 /// When the engine's side of the channel is gone, the engine is.

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -11,6 +12,7 @@ use crate::id::EventId;
 use crate::time::{Micros, format_rfc3339, is_valid_event_time, parse_rfc3339};
 
 use super::fault::{Faults, Found, Path, Rule, clip, quoted, reason};
+use super::text::is_beyond_range;
 use super::{instant, metadata, text};
 
 /// What an envelope says. What is missing or wrong is `None`, with a fault.
@@ -223,7 +225,12 @@ impl<'de> DeserializeSeed<'de> for Text<'_> {
     type Value = Option<Cow<'de, str>>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if is_beyond_range(raw) {
+            self.mismatch(&Found::Beyond(raw));
+            return Ok(None);
+        }
+        serde_json::Deserializer::from_str(raw).deserialize_any(self).map_err(D::Error::custom)
     }
 }
 
@@ -304,7 +311,12 @@ impl<'de> DeserializeSeed<'de> for Time<'_> {
     type Value = Option<Micros>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
+        let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if is_beyond_range(raw) {
+            self.mismatch(&Found::Beyond(raw));
+            return Ok(None);
+        }
+        serde_json::Deserializer::from_str(raw).deserialize_any(self).map_err(D::Error::custom)
     }
 }
 

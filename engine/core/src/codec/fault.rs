@@ -38,6 +38,8 @@ pub(super) enum Found<'a> {
     Boolean(bool),
     Whole(i128),
     Real(f64),
+    /// A number beyond every type, as it was sent.
+    Beyond(&'a str),
     Text(&'a str),
     List,
     Object,
@@ -50,6 +52,7 @@ impl fmt::Display for Found<'_> {
             Self::Boolean(value) => write!(f, "{value}"),
             Self::Whole(value) => write!(f, "the number {value}"),
             Self::Real(value) => write!(f, "the number {value:?}"),
+            Self::Beyond(raw) => write!(f, "the number {}", clip(raw)),
             Self::Text(value) => write!(f, "the text {}", quoted(value)),
             Self::List => f.write_str("a list"),
             Self::Object => f.write_str("an object"),
@@ -79,14 +82,12 @@ impl Rule {
 pub(super) struct Faults {
     found: Vec<(Rule, Detail)>,
     unlisted: usize,
-    broken_at: Option<String>,
 }
 
 impl Faults {
     pub fn clear(&mut self) {
         self.found.clear();
         self.unlisted = 0;
-        self.broken_at = None;
     }
 
     pub fn is_empty(&self) -> bool {
@@ -119,22 +120,27 @@ impl Faults {
         self.add(rule, path, format!("must be {expected}, but is {found}"));
     }
 
-    /// Notes where reading broke off; the innermost reader calls first, and it knows best.
-    pub fn broke_at(&mut self, path: &Path<'_>) {
-        self.broken_at.get_or_insert_with(|| path.to_string());
+    /// Adds why something could not be read to its end.
+    pub fn broken(&mut self, rule: Rule, path: impl fmt::Display, error: &serde_json::Error) {
+        self.add(rule, path, format!("cannot be read: {}", reason(error)));
     }
 
-    /// Adds why reading broke off, at the place that was noted.
-    pub fn broken(&mut self, rule: Rule, error: &serde_json::Error) {
-        let path = self.broken_at.take().unwrap_or_else(|| "payload".into());
-        self.add(rule, path, format!("cannot be read: {}", reason(error)));
+    /// How many there are, to go back to with [`Faults::truncate`].
+    pub fn count(&self) -> usize {
+        self.found.len() + self.unlisted
+    }
+
+    /// Forgets all but the first `count`.
+    pub fn truncate(&mut self, count: usize) {
+        self.found.truncate(count);
+        self.unlisted = count.saturating_sub(self.found.len());
     }
 
     /// The rejection of the event. A broken envelope names the code before what does not fit the catalogue.
     pub fn reject(&mut self) -> Rejection {
         let leading = |(rule, _): &&(Rule, Detail)| rule.kind == RejectionKind::Malformed;
         let rule = self.found.iter().find(leading).or(self.found.first()).map_or(Rule::ENVELOPE, |(rule, _)| *rule);
-        let count = self.found.len() + self.unlisted;
+        let count = self.count();
         let mut details: Vec<Detail> = self.found.drain(..).map(|(_, detail)| detail).collect();
         let message = match details.first() {
             Some(Detail { path, message }) if count == 1 => format!("`{path}` {message}"),

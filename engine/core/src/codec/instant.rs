@@ -23,7 +23,7 @@ pub(super) fn from_whole(number: i128) -> Option<Micros> {
 }
 
 /// Reads a number with a fraction, by the same bounds.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // Bounds and results fit into 53 bits or 54.
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // The bounds are exact as floats.
 pub(super) fn from_real(number: f64) -> Option<Micros> {
     let unit = match number.abs() {
         size if size < MILLIS_FROM as f64 => SECOND as f64,
@@ -31,7 +31,7 @@ pub(super) fn from_real(number: f64) -> Option<Micros> {
         _ => 1.0,
     };
     let time = (number * unit).round();
-    (time.abs() <= MAX_EVENT_TIME as f64).then_some(time as Micros)
+    (time.abs() < (MAX_EVENT_TIME + 1) as f64).then_some(time as Micros)
 }
 
 #[cfg(test)]
@@ -55,6 +55,7 @@ mod tests {
         assert_eq!(from_real(1_767_225_610.25), Some(time));
         assert_eq!(from_real(1_767_225_610_250.0), Some(time));
         assert_eq!(from_real(1e300), None);
+        assert_eq!(from_real(9_214_646_400_000_000.0), None, "2262");
         assert_eq!(from_real(-1.5), Some(-1_500_000));
     }
 }

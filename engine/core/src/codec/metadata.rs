@@ -8,7 +8,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Context;
-use super::fault::{Faults, Rule};
+use super::fault::{Faults, Rule, clip};
+use super::text::number_beyond_range;
 
 /// The metadata object that a client sent.
 #[derive(Default)]
@@ -34,7 +35,10 @@ impl<'de> Sent<'de> {
         };
         let mut sent = Self { members, ..Self::default() };
         if let Err(error) = serde_json::Deserializer::from_str(text).deserialize_map(Keys(&mut sent)) {
-            faults.broken(Rule::ENVELOPE, &error);
+            faults.broken(Rule::ENVELOPE, "metadata", &error);
+        }
+        if let Some(number) = number_beyond_range(text) {
+            faults.add(Rule::ENVELOPE, "metadata", format!("must have numbers of 64 bits, but has {}", clip(number)));
         }
         Some(sent)
     }

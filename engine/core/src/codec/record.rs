@@ -32,6 +32,8 @@ struct FieldColumn {
 pub(super) struct Place<'p> {
     pub path: &'p Path<'p>,
     pub unknown: UnknownFields,
+    /// Whether to expect numbers beyond any range, which would break the quick reading off.
+    pub careful: bool,
 }
 
 impl Record {
@@ -112,7 +114,7 @@ impl Record {
             return Ok(());
         }
         *seen = self.object;
-        let place = Place { path: &path, unknown: place.unknown };
+        let place = Place { path: &path, ..place };
         object.next_value_seed(Value { field: Some(field), column, place, faults })
     }
 

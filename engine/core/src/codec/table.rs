@@ -14,8 +14,9 @@ use crate::log::Events;
 use crate::time::Micros;
 
 use super::column::{Column, Texts, finish_times};
-use super::fault::{Faults, Found, Path, Rule};
+use super::fault::{Faults, Found, Path, Rule, clip};
 use super::record::Place;
+use super::text::number_beyond_range;
 use super::value::Value;
 use super::{Context, envelope::Envelope, metadata};
 
@@ -76,6 +77,19 @@ impl Table {
 
     /// Reads the payload's fields into the columns. A payload of which nothing is declared need not be an object.
     pub fn read_payload(&mut self, payload: &RawValue, faults: &mut Faults) {
+        let before = faults.count();
+        self.read_declared(payload, faults);
+        // The declared fields have said it with their own place.
+        if faults.count() > before {
+            return;
+        }
+        if let Some(number) = number_beyond_range(payload.get()) {
+            let message = format!("must have numbers of 64 bits, but has {}", clip(number));
+            faults.add(Rule::PAYLOAD, PAYLOAD, message);
+        }
+    }
+
+    fn read_declared(&mut self, payload: &RawValue, faults: &mut Faults) {
         let unknown = self.event_type.unknown_fields;
         if self.event_type.fields.is_empty() && unknown == UnknownFields::Keep {
             return match payload.get() {
@@ -83,12 +97,27 @@ impl Table {
                 _ => self.fields.end_value(),
             };
         }
-        let place = Place { path: &PAYLOAD, unknown };
-        let mut deserializer = serde_json::Deserializer::from_str(payload.get());
-        let value = Value { field: Some(&self.root), column: &mut self.fields, place, faults: &mut *faults };
-        if let Err(error) = value.deserialize(&mut deserializer) {
-            faults.broken(Rule::PAYLOAD, &error);
+        let before = faults.count();
+        let quick = Place { path: &PAYLOAD, unknown, careful: false };
+        if self.read_fields(payload, quick, faults).is_ok() {
+            return;
         }
+        // It broke off half-way, but all faults are to be reported.
+        faults.truncate(before);
+        self.roll_back();
+        if let Err(error) = self.read_fields(payload, Place { careful: true, ..quick }, faults) {
+            faults.broken(Rule::PAYLOAD, PAYLOAD, &error);
+        }
+    }
+
+    fn read_fields(
+        &mut self,
+        payload: &RawValue,
+        place: Place<'_>,
+        faults: &mut Faults,
+    ) -> Result<(), serde_json::Error> {
+        let value = Value { field: Some(&self.root), column: &mut self.fields, place, faults };
+        value.deserialize(&mut serde_json::Deserializer::from_str(payload.get()))
     }
 
     /// Forgets what was read of an event that failed.

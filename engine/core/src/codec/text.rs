@@ -1,4 +1,5 @@
-//! What is checked of a body before it is read as JSON: size, encoding, depth, and escapes that are no characters.
+//! What is checked of a body before it is read as JSON: size, encoding, depth, and escapes that are no characters; and
+//! of parts that are kept as they were sent, the range of their numbers.
 //!
 //! After this the readers can rely on text whose nesting fits the stack and whose every string is Unicode, also in the
 //! parts that are kept without being read.
@@ -83,4 +84,52 @@ fn check_escapes(body: &[u8]) -> Result<(), Rejection> {
 fn unit(bytes: &[u8]) -> Option<u32> {
     let digits = bytes.strip_prefix(b"\\u")?.get(..4)?;
     digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | char::from(*digit).to_digit(16)?))
+}
+
+/// A number without an exponent can have this many digits and still be within the range of a double.
+const MAX_DIGITS: usize = 308;
+
+/// The first number in valid JSON that the JSON reader cannot represent. Parts that are kept as they were sent must not
+/// have one, or nobody could read them later.
+pub(super) fn number_beyond_range(json: &str) -> Option<&str> {
+    let bytes = json.as_bytes();
+    let is_exponent = |pair: &[u8]| matches!(pair, [b'0'..=b'9', b'e' | b'E']);
+    // Most texts can have no such number, and finding that out is quick.
+    if bytes.len() <= MAX_DIGITS && !bytes.windows(2).any(is_exponent) {
+        return None;
+    }
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        at = match byte {
+            b'"' => string_end(bytes, at),
+            b'-' | b'0'..=b'9' => {
+                let is_part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
+                let end = at + bytes[at..].iter().take_while(is_part).count();
+                if let Some(number) = json.get(at..end).filter(|number| is_beyond_range(number)) {
+                    return Some(number);
+                }
+                end
+            }
+            _ => at + 1,
+        };
+    }
+    None
+}
+
+/// Where the string that begins at a quote ends.
+fn string_end(bytes: &[u8], start: usize) -> usize {
+    let mut at = start + 1;
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    at
+}
+
+/// Whether a JSON value is a number that the JSON reader cannot represent.
+pub(super) fn is_beyond_range(raw: &str) -> bool {
+    raw.starts_with(|first: char| first == '-' || first.is_ascii_digit()) && serde_json::from_str::<f64>(raw).is_err()
 }

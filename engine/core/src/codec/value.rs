@@ -1,7 +1,8 @@
 //! A JSON value into a column, checked against its type and its field's rules.
 //!
 //! A value that does not fit adds a fault, is read to its end and leaves the column as it is, so that the rest of the
-//! event is checked as well. Only what cannot be read at all (a number beyond any range) breaks off.
+//! event is checked as well. A number beyond any range breaks the quick reading off; the careful one, for events that
+//! have such numbers, looks at each value's text first.
 
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -14,6 +15,7 @@ use super::column::{Column, Values};
 use super::fault::{Faults, Found, Path, Rule, clip, quoted};
 use super::instant;
 use super::record::Place;
+use super::text::{is_beyond_range, number_beyond_range};
 
 /// Reads one value into one more row of a column.
 pub(super) struct Value<'s> {
@@ -28,18 +30,15 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
-        let result = match self.column.values {
+        match self.column.values {
             Values::Json(_) => <&RawValue>::deserialize(deserializer).map(|raw| self.json(raw.get())),
             // The JSON reader's own floating point numbers can be off by the last bit.
             Values::Float(_) | Values::Double(_) => {
                 <&RawValue>::deserialize(deserializer).map(|raw| self.real_text(raw.get()))
             }
+            _ if self.place.careful => self.checked_text(<&RawValue>::deserialize(deserializer)?.get()),
             _ => deserializer.deserialize_any(&mut self),
-        };
-        if result.is_err() {
-            self.faults.broke_at(self.place.path);
         }
-        result
     }
 }
 
@@ -64,6 +63,9 @@ impl Value<'_> {
     }
 
     fn json(&mut self, raw: &str) {
+        if let Some(number) = number_beyond_range(raw) {
+            return self.fault(format!("must have numbers of 64 bits, but has {}", clip(number)));
+        }
         match &mut self.column.values {
             _ if raw == "null" => self.null(),
             Values::Json(texts) => {
@@ -79,13 +81,23 @@ impl Value<'_> {
         match raw.parse::<f64>() {
             Ok(number) if number.is_finite() => self.real(number),
             Ok(_) => self.fault(format!("must be a number of 64 bits, but is {}", clip(raw))),
+            // It is no number, so that no range can break this off.
             Err(_) => {
                 let mut deserializer = serde_json::Deserializer::from_str(raw);
                 if let Err(error) = deserializer.deserialize_any(&mut *self) {
-                    self.faults.broken(Rule::PAYLOAD, &error);
+                    self.faults.broken(Rule::PAYLOAD, self.place.path, &error);
                 }
             }
         }
+    }
+
+    /// Takes the text of any value.
+    fn checked_text<E: Error>(&mut self, raw: &str) -> Result<(), E> {
+        if is_beyond_range(raw) {
+            self.mismatch(&Found::Beyond(raw));
+            return Ok(());
+        }
+        serde_json::Deserializer::from_str(raw).deserialize_any(self).map_err(E::custom)
     }
 
     /// Takes a whole number, of whatever spelling.
@@ -264,7 +276,7 @@ impl<'de> Visitor<'de> for &mut Value<'_> {
         };
         for index in 0.. {
             let path = Path::Item(self.place.path, index);
-            let place = Place { path: &path, unknown: self.place.unknown };
+            let place = Place { path: &path, ..self.place };
             let item = Value { field: None, column: &mut list.items, place, faults: self.faults };
             if items.next_element_seed(item)?.is_none() {
                 break;

@@ -45,7 +45,6 @@ impl Collector {
     }
 
     fn decode(&mut self, waiting: VecDeque<Waiting>) {
-        self.metrics.waiting.set(i64::try_from(self.queue.depth()).unwrap_or(i64::MAX));
         let now = self.environment.clock.now();
         self.random.resize(waiting.len() * RANDOM, 0);
         self.environment.random.fill(&mut self.random);

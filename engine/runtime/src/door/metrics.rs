@@ -16,7 +16,7 @@ pub(super) struct Metrics {
     /// How long the log takes for a commit.
     pub commit_seconds: Histogram,
     commit_rows: Histogram,
-    /// How many submissions wait.
+    /// How many submissions wait; the queue keeps it.
     pub waiting: IntGauge,
 }
 
@@ -33,7 +33,7 @@ impl Metrics {
             registry.register(Box::new(histogram.clone()))?;
             Ok(histogram)
         };
-        let waiting = IntGauge::new("cornjacket_door_waiting", "Events waiting to be decoded.")?;
+        let waiting = IntGauge::new("cornjacket_door_queue_events", "Events waiting to be decoded.")?;
         registry.register(Box::new(waiting.clone()))?;
         let kind = ["source", "event_type"];
         Ok(Self {

@@ -80,7 +80,7 @@ impl GroupCommit {
         registry: &prometheus::Registry,
     ) -> Result<Self> {
         let metrics = Arc::new(Metrics::register(registry).map_err(|error| Error::Conflict(error.to_string()))?);
-        let queue = Arc::new(Queue::new(options));
+        let queue = Arc::new(Queue::new(options, metrics.waiting.clone()));
         let door = Self { queue: Arc::clone(&queue), metrics: Arc::clone(&metrics), threads: Mutex::default() };
         let decoder = decode::Collector::new(
             Decoder::new(catalogue, options.limits),

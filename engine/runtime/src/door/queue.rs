@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use cornjacket_core::door::{Refusal, Submission};
 use cornjacket_core::id::EventId;
 use parking_lot::{Condvar, Mutex};
+use prometheus::IntGauge;
 use tokio::sync::oneshot;
 
 use super::DoorOptions;
@@ -29,6 +30,8 @@ pub(super) enum Step {
 /// The queue in front of the decoder and the handover behind it.
 pub(super) struct Queue {
     options: DoorOptions,
+    /// How many submissions wait, kept while they come and go, so that it shows a queue that stands still.
+    depth: IntGauge,
     state: Mutex<State>,
     /// Wakes the decoder.
     to_decode: Condvar,
@@ -51,8 +54,12 @@ struct State {
 }
 
 impl Queue {
-    pub fn new(options: DoorOptions) -> Self {
-        Self { options, state: Mutex::default(), to_decode: Condvar::new(), to_commit: Condvar::new() }
+    pub fn new(options: DoorOptions, depth: IntGauge) -> Self {
+        // With a bound of nothing no commit would ever begin.
+        let max_commit_rows = options.max_commit_rows.max(1);
+        let max_commit_bytes = options.max_commit_bytes.max(1);
+        let options = DoorOptions { max_commit_rows, max_commit_bytes, ..options };
+        Self { options, depth, state: Mutex::default(), to_decode: Condvar::new(), to_commit: Condvar::new() }
     }
 
     /// Puts a submission at the end, or says why not.
@@ -72,14 +79,10 @@ impl Queue {
         }
         state.waiting_bytes = bytes;
         state.waiting.push_back(waiting);
+        self.depth.inc();
         drop(state);
         self.to_decode.notify_one();
         Ok(())
-    }
-
-    /// How many submissions wait to be decoded.
-    pub fn depth(&self) -> usize {
-        self.state.lock().waiting.len()
     }
 
     /// Waits until there is something to do for a decoder that has collected so many rows and bytes.
@@ -116,6 +119,7 @@ impl Queue {
         let count = state.waiting.iter().take(room).take_while(fits).count();
         let rest = state.waiting.split_off(count);
         let taken = std::mem::replace(&mut state.waiting, rest);
+        self.depth.sub(i64::try_from(count).unwrap_or(i64::MAX));
         state.waiting_bytes -= taken.iter().map(|waiting| waiting.submission.body.len()).sum::<usize>();
         taken
     }
@@ -156,6 +160,7 @@ impl Queue {
         state.broken.get_or_insert_with(|| reason.to_owned());
         state.waiting_bytes = 0;
         let waiting = std::mem::take(&mut state.waiting);
+        self.depth.set(0);
         let group = state.group.take();
         drop(state);
         self.to_decode.notify_one();

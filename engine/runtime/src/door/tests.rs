@@ -178,6 +178,17 @@ impl Harness {
         String::from_utf8(text).expect("UTF-8").lines().any(|found| found == line)
     }
 
+    /// Waits for a value that the door's threads are about to set.
+    async fn await_metric(&self, line: &str) {
+        for _ in 0..1000 {
+            if self.metric(line) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("never: {line}");
+    }
+
     /// Closes where blocking is allowed, and hands the harness back.
     async fn close(self: Arc<Self>) {
         tokio::task::spawn_blocking(move || self.door.close()).await.expect("closed");
@@ -244,8 +255,11 @@ async fn a_full_queue_refuses_at_once() {
     let options = DoorOptions { max_waiting: 5, max_commit_rows: 3, ..DoorOptions::default() };
     let harness = Harness::new(options);
     let held = harness.hold().await;
-    // One commit is held, three events are decoded, five wait; the door may take the rest of them in any rhythm.
-    let many: Vec<Pending> = (0..50).map(|_| harness.submit("1", None)).collect();
+    // One commit is held and three events are decoded for the next one. Five more can wait.
+    let mut many: Vec<Pending> = (0..3).map(|_| harness.submit("1", None)).collect();
+    harness.await_metric("cornjacket_door_queue_events 0").await;
+    many.extend((0..50).map(|_| harness.submit("1", None)));
+    assert!(harness.metric("cornjacket_door_queue_events 5"));
     for _ in 0..20 {
         harness.log.order(Order::Store);
     }
@@ -258,10 +272,28 @@ async fn a_full_queue_refuses_at_once() {
             Err(other) => panic!("{other:?}"),
         }
     }
-    assert!((5..=8).contains(&accepted), "{accepted} of {}", accepted + busy);
+    assert_eq!((accepted, busy), (8, 45));
     assert!(harness.commits().iter().all(|commit| commit.len() <= 3));
     assert_eq!(harness.commits().concat().len(), accepted + 1);
     assert!(harness.metric(&format!(r#"cornjacket_events_refused_total{{reason="busy"}} {busy}"#)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_of_nothing_still_let_one_event_through() {
+    let options = DoorOptions {
+        max_waiting: 0,
+        max_waiting_bytes: 0,
+        max_commit_rows: 0,
+        max_commit_bytes: 0,
+        ..DoorOptions::default()
+    };
+    let harness = Harness::new(options);
+    for value in ["1", "2"] {
+        harness.log.order(Order::Store);
+        harness.submit(value, None).answer().await.expect("accepted");
+    }
+    assert_eq!(harness.commits(), [[1.0], [2.0]]);
+    assert!(harness.metric("cornjacket_door_queue_events 0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,5 +353,6 @@ async fn a_broken_log_closes_the_door() {
         assert!(matches!(later, Err(Refusal::Unavailable(_))), "{later:?}");
         assert!(!harness.door.is_healthy());
         assert!(harness.commits().is_empty());
+        assert!(harness.metric("cornjacket_door_queue_events 0"));
     }
 }

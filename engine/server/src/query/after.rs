@@ -7,17 +7,13 @@ use cornjacket_core::id::EventId;
 use cornjacket_core::setting::Span;
 use cornjacket_core::time::SECOND;
 
-use super::{QueryService, blocking};
+use super::{QueryService, blocking, invalid};
 use crate::http::Problem;
 
 /// The header that does the same as the parameter.
 const HEADER: &str = "cornjacket-after";
 const DEFAULT_WAIT: Span = Span(5 * SECOND);
 const LONGEST_WAIT: Span = Span(60 * SECOND);
-
-fn invalid(message: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
-}
 
 /// Waits until the event that the request names, if it names one, is reflected.
 pub async fn wait(

@@ -62,6 +62,11 @@ pub fn routes(service: Arc<QueryService>) -> Router {
         .with_state(service)
 }
 
+/// A parameter is wrong.
+fn invalid(message: impl Into<String>) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
+}
+
 /// Runs something that may block on storage.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> cornjacket_core::Result<T> + Send + 'static,

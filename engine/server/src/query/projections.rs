@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use cornjacket_core::projection::ProjectionSpec;
@@ -14,7 +14,7 @@ use cornjacket_storage::{key_text, parse_key};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::{QueryService, after, blocking};
+use super::{QueryService, after, blocking, invalid};
 use crate::http::{Answered, Problem};
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -28,10 +28,6 @@ fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
 
 fn not_found() -> Response {
     (StatusCode::NOT_FOUND, Json(json!({"error": "projection not found"}))).into_response()
-}
-
-fn invalid(message: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_REQUEST, "invalid_parameter", message)
 }
 
 /// `GET /api/v1/projections`
@@ -52,13 +48,9 @@ pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs, header
 }
 
 /// `GET /api/v1/projections/{name}?limit&offset&filter=column=value`
-pub async fn page(
-    State(service): State<Arc<QueryService>>,
-    Path(name): Path<String>,
-    pairs: Pairs,
-    headers: HeaderMap,
-) -> Answered {
-    let Some(spec) = service.projections.get(&name).cloned() else { return Ok(not_found()) };
+pub async fn page(State(service): State<Arc<QueryService>>, uri: Uri, pairs: Pairs, headers: HeaderMap) -> Answered {
+    let (name, _) = segments(&uri);
+    let Some(spec) = named(&service, name) else { return Ok(not_found()) };
     after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
     let limit = number(&pairs, "limit", DEFAULT_LIMIT)?;
     if limit > MOST {
@@ -91,16 +83,22 @@ fn filter(spec: &ProjectionSpec, pairs: &Pairs) -> Result<RowFilter, Problem> {
     Ok(RowFilter { equal })
 }
 
-/// `GET /api/v1/projections/{name}/{key}`; the key's parts are percent-encoded, so the path is read as it came.
-pub async fn one(
-    State(service): State<Arc<QueryService>>,
-    Path((name, _)): Path<(String, String)>,
-    uri: Uri,
-    pairs: Pairs,
-    headers: HeaderMap,
-) -> Answered {
-    let Some(spec) = service.projections.get(&name).cloned() else { return Ok(not_found()) };
-    let raw = uri.path().splitn(6, '/').nth(5).unwrap_or_default();
+/// Name and key in `/api/v1/projections/{name}/{key}` as they came: a key's parts are percent-encoded on their own, and
+/// decoding the whole path would take an encoded `/` for one that separates them.
+fn segments(uri: &Uri) -> (&str, &str) {
+    let mut segments = uri.path().splitn(6, '/').skip(4);
+    (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
+}
+
+fn named(service: &QueryService, raw: &str) -> Option<Arc<ProjectionSpec>> {
+    let name = parse_key(raw)?.pop()??;
+    service.projections.get(&name).cloned()
+}
+
+/// `GET /api/v1/projections/{name}/{key}`
+pub async fn one(State(service): State<Arc<QueryService>>, uri: Uri, pairs: Pairs, headers: HeaderMap) -> Answered {
+    let (name, raw) = segments(&uri);
+    let Some(spec) = named(&service, name) else { return Ok(not_found()) };
     let key = parse_key(raw).ok_or_else(|| invalid("the key is not percent-encoded UTF-8"))?;
     after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
     let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(&spec));
@@ -143,4 +141,21 @@ fn object(spec: &ProjectionSpec, mut values: Map<String, Value>, key: &[Option<S
         "last_event_timestamp": at,
         "updated_at": updated,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_and_key_are_read_from_the_raw_path() {
+        for (path, expected) in [
+            ("/api/v1/projections/a", ("a", "")),
+            ("/api/v1/projections/a/b%2Fc/d?after=x", ("a", "b%2Fc/d")),
+            ("/api/v1/projections/a/b/", ("a", "b/")),
+        ] {
+            let uri: Uri = path.parse().expect("a path");
+            assert_eq!(segments(&uri), expected);
+        }
+    }
 }

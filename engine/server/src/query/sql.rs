@@ -1,13 +1,14 @@
 //! SQL over HTTP: the answer is streamed, so any number of rows may be asked for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use axum::Json;
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::JsonRejection;
-use axum::extract::{Query, State};
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cornjacket_core::door::Detail;
@@ -20,6 +21,8 @@ use super::{QueryService, after};
 use crate::http::{Answered, Problem};
 
 const DEFAULT_LIMIT: u64 = 10_000;
+/// How long a question may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A question.
 #[derive(Debug, Deserialize)]
@@ -53,20 +56,32 @@ fn problem(error: QueryError) -> Problem {
     Problem { details, ..Problem::new(status, code, text) }
 }
 
+/// Reads the question; who sends it drop by drop must not hold a connection for ever.
+async fn question(request: Request) -> Result<Question, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, Json::<Question>::from_request(request, &()));
+    let late = || Problem::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time");
+    let question = read.await.map_err(|_| late())?;
+    let wrong = |error: JsonRejection| Problem::new(error.status(), "invalid_request", error.body_text());
+    question.map(|Json(question)| question).map_err(wrong)
+}
+
 /// `POST /api/v1/sql`
 pub async fn answer(
     State(service): State<Arc<QueryService>>,
-    Query(waiting): Query<Waiting>,
+    waiting: Result<Query<Waiting>, QueryRejection>,
     headers: HeaderMap,
-    question: Result<Json<Question>, JsonRejection>,
+    request: Request,
 ) -> Answered {
-    let Json(Question { sql, params, limit }) =
-        question.map_err(|error| Problem::new(error.status(), "invalid_request", error.body_text()))?;
+    let Query(waiting) = waiting.map_err(|error| super::invalid(error.body_text()))?;
+    let Question { sql, params, limit } = question(request).await?;
     after::wait(&service, waiting.after.as_deref(), waiting.wait.as_deref(), &headers).await?;
     let Rows { schema, batches } = service.engine.query(&sql, &params).await.map_err(problem)?;
     let mut batches = batches.fuse();
     // What fails before the first row can still be told with a status of its own.
-    let first = batches.next().await.transpose().map_err(problem)?;
+    let mut first = batches.next().await.transpose().map_err(problem)?;
+    while first.as_ref().is_some_and(|rows| rows.num_rows() == 0) {
+        first = batches.next().await.transpose().map_err(problem)?;
+    }
     let batches = futures::stream::iter(first.map(Ok)).chain(batches);
     Ok(stream(&schema, batches, limit.unwrap_or(DEFAULT_LIMIT)))
 }
@@ -132,4 +147,52 @@ fn write_row(text: &mut Vec<u8>, batch: &RecordBatch, row: &Map<String, Value>) 
     }
     text.extend_from_slice(if batch.num_columns() == 0 { b"{}" } else { b"}" });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("b", DataType::Int64, true), Field::new("a", DataType::Int64, true)]))
+    }
+
+    fn rows(values: &[i64]) -> RecordBatch {
+        let column = || Arc::new(Int64Array::from(values.to_vec()));
+        RecordBatch::try_new(schema(), vec![column(), column()]).expect("two columns")
+    }
+
+    async fn text(batches: Vec<Result<RecordBatch, QueryError>>, limit: u64) -> Result<String, axum::Error> {
+        let response = stream(&schema(), futures::stream::iter(batches), limit);
+        let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await?;
+        Ok(String::from_utf8(bytes.to_vec()).expect("UTF-8"))
+    }
+
+    #[tokio::test]
+    async fn rows_are_cut_at_the_limit_and_say_so() {
+        let head = r#"{"columns":[{"name":"b","type":"bigint"},{"name":"a","type":"bigint"}],"rows":["#;
+        let one = r#"{"b":1,"a":1}"#;
+        let two = r#"{"b":2,"a":2}"#;
+        let cases: [(&[&[i64]], u64, String, bool); 7] = [
+            (&[], 5, String::new(), false),
+            (&[&[]], 0, String::new(), false),
+            (&[&[1]], 0, String::new(), true),
+            (&[&[1], &[], &[2]], 2, format!("{one},{two}"), false),
+            (&[&[1, 2]], 1, one.into(), true),
+            (&[&[1], &[2]], 1, one.into(), true),
+            (&[&[1], &[]], 1, one.into(), false),
+        ];
+        for (batches, limit, expected, truncated) in cases {
+            let given = text(batches.iter().map(|values| Ok(rows(values))).collect(), limit).await.expect("whole");
+            assert_eq!(given, format!("{head}{expected}],\"truncated\":{truncated}}}\n"), "{batches:?} {limit}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fails_in_the_middle_is_not_whole() {
+        assert!(text(vec![Ok(rows(&[1])), Err(QueryError::Failed("storage".into()))], 10).await.is_err());
+    }
 }

@@ -28,6 +28,10 @@ const CLIENT_ID_AGE: Micros = 7 * 86_400 * SECOND;
 /// Old client-given ids are deleted a few at a time, so that no append waits long for it.
 const PRUNE_EVERY: u64 = 1_000;
 
+/// How often, and how long in between, a reader looks whether compaction has just swapped the block it reads.
+const SWAP_LOOKS: u32 = 100;
+const SWAP_WAIT: Duration = Duration::from_millis(5);
+
 /// The log in `log.db`.
 pub struct SqliteLog {
     shared: Arc<Shared>,
@@ -285,18 +289,29 @@ impl Shared {
         Ok(Some(Arc::new(decoded)))
     }
 
-    /// A block's body, if its footer is still this one.
+    /// A block's body; `None` if compaction has changed the block meanwhile.
     pub(super) fn body(&self, seq: i64, footer: &Arc<Footer>) -> Result<Option<Vec<u8>>> {
-        let sql = "SELECT body FROM blocks WHERE seq = ?1";
-        let body: Option<Vec<u8>> = self.readers.read(|connection| {
-            let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
-            statement.query_row([seq], |row| row.get(0)).optional().map_err(storage_error)
-        })?;
-        // The index is changed after the file: a body that was read under an unchanged footer is that footer's, unless
-        // the change is just between the two, which the lengths tell.
         let expected: usize = footer.types.iter().map(|index| index.length).sum();
-        let unchanged = self.footer(seq).is_some_and(|now| Arc::ptr_eq(&now, footer));
-        Ok(body.filter(|body| unchanged && body.len() == expected))
+        for _ in 0..SWAP_LOOKS {
+            let body = self.read_body(seq)?;
+            if !self.footer(seq).is_some_and(|now| Arc::ptr_eq(&now, footer)) {
+                return Ok(None);
+            }
+            if let Some(body) = body.filter(|body| body.len() == expected) {
+                return Ok(Some(body));
+            }
+            // The index changes just after the file does: either this is that moment, or the block is damaged.
+            std::thread::sleep(SWAP_WAIT);
+        }
+        Err(Error::Corrupt(format!("block {seq} of the log does not hold the {expected} bytes that its footer says")))
+    }
+
+    fn read_body(&self, seq: i64) -> Result<Option<Vec<u8>>> {
+        self.readers.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT body FROM blocks WHERE seq = ?1").map_err(storage_error)?;
+            statement.query_row([seq], |row| row.get(0)).optional().map_err(storage_error)
+        })
     }
 
     /// An event whose id we assigned: its id says in which millisecond it was taken in.

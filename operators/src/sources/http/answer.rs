@@ -65,7 +65,7 @@ impl Problem {
     }
 
     pub fn wrong_key() -> Self {
-        let error = "an Idempotency-Key has 1 to 255 visible ASCII characters";
+        let error = "there is one Idempotency-Key at most, with 1 to 255 visible ASCII characters";
         Self::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", error)
     }
 

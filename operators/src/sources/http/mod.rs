@@ -147,7 +147,12 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
 
 /// The identity in the `Idempotency-Key`, if there is one.
 fn client_id(headers: &HeaderMap, caller: Option<&Caller>) -> Result<Option<ClientId>, Problem> {
-    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let mut keys = headers.get_all("idempotency-key").iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    // Of two different keys neither can be trusted to be the event's.
+    if keys.any(|other| other != key) {
+        return Err(Problem::wrong_key());
+    }
     let key = key.to_str().ok().filter(|key| !key.is_empty() && key.len() <= MAX_KEY_BYTES);
     let key = key.ok_or_else(Problem::wrong_key)?;
     let caller = caller.map_or("", |caller| &caller.0);

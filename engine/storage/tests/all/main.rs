@@ -1,0 +1,5 @@
+//! The same behaviour from both backends, and what only files can show.
+
+mod behaviour;
+mod files;
+mod world;
