@@ -113,8 +113,8 @@ fn decode(part: &str) -> Option<String> {
     while let Some(byte) = rest.next() {
         bytes.push(match byte {
             b'%' => {
-                let digits = [rest.next()?, rest.next()?];
-                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                (digit(rest.next()?)? << 4) | digit(rest.next()?)?
             }
             other => other,
         });
@@ -142,5 +142,6 @@ mod tests {
         assert_eq!(key_text(&[Some("a/b".into()), None]), "a%2Fb/~");
         assert_eq!(parse_key("%zz"), None);
         assert_eq!(parse_key("%ff"), None);
+        assert_eq!(parse_key("%+f"), None);
     }
 }

@@ -75,6 +75,8 @@ impl Engine {
             self.replay(&record)?;
         }
         self.remember(&state)?;
+        // The last process may have died between its last epoch of the rebuild and saying that it was the last.
+        self.conclude_rebuild()?;
         let now = self.environment.clock.monotonic();
         self.clocks.restart(now);
         Ok(())
@@ -135,8 +137,11 @@ impl Engine {
 
     fn rebuild_of(&self, state: &PipelineState) -> Result<Option<Rebuild>> {
         let Some(until) = state.rebuild_until.clone() else { return Ok(None) };
-        // Those that the epochs before the snapshot applied are in the snapshot.
-        let applied = self.storage.store.raises()?.iter().filter(|(at, _)| self.positions.covers(at)).count();
+        // Raises are applied in their order. Those of epochs up to the snapshot are in it; the later ones come with the
+        // epochs that are computed again. Several may have the same position, so they are counted, not compared.
+        let store = &self.storage.store;
+        let to_come = store.epochs_after(self.epoch)?.iter().filter(|record| !record.raises.is_empty()).count();
+        let applied = store.raises()?.len().saturating_sub(to_come);
         let mut raises: Vec<_> = state.past_raises.iter().skip(applied).cloned().collect();
         raises.reverse();
         Ok(Some(Rebuild { kept: state.kept_sinks.clone(), until, raises }))
@@ -174,7 +179,11 @@ impl Engine {
         let Some(rebuild) = &mut self.rebuild else { return Ok(()) };
         let applied = !rebuild.raises_at(&self.positions).is_empty();
         rebuild.pass(&self.positions, applied);
-        if !rebuild.is_done(&self.positions) {
+        self.conclude_rebuild()
+    }
+
+    fn conclude_rebuild(&mut self) -> Result<()> {
+        if !self.rebuild.as_ref().is_some_and(|rebuild| rebuild.is_done(&self.positions)) {
             return Ok(());
         }
         let state = PipelineState { fingerprints: self.fingerprints(), ..PipelineState::default() };
