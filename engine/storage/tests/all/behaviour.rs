@@ -51,7 +51,9 @@ fn contents(
             rows.entry(chunk.partition).or_default().extend(pairs);
         }
     }
-    rows.values_mut().for_each(|rows| rows.sort_by_key(|(offset, _)| *offset));
+    for rows in rows.values_mut() {
+        rows.sort_by_key(|(offset, _)| *offset);
+    }
     rows
 }
 
