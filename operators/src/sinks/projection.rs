@@ -55,10 +55,11 @@ fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Ar
     if let Some(time) = &settings.time {
         faults.extend(time_fault(time, context));
     }
+    let columns = columns(settings, context);
+    faults.extend(columns.iter().filter_map(|at| reserved_fault(context.schema.field(*at).name())));
     if !faults.is_empty() {
         return Err(faults);
     }
-    let columns = columns(settings, context);
     let schema = Arc::new(context.schema.project(&columns).unwrap_or_else(|_| Schema::empty()));
     let position = |name: &String| schema.index_of(name).ok();
     let spec = ProjectionSpec {
@@ -68,6 +69,14 @@ fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Ar
         schema,
     };
     Ok(Arc::new(Factory { spec: Arc::new(spec), columns, updating: context.updating }))
+}
+
+/// Every row of a projection has these beside its columns.
+fn reserved_fault(name: &str) -> Option<Fault> {
+    let reserved = ["last_event_id", "last_event_timestamp", "updated_at"].contains(&name);
+    let message = format!("every row of a projection has a column `{name}` already");
+    let hint = format!("read from a stream that gives it another name: SELECT {name} AS own_{name}, …");
+    reserved.then(|| Fault::new("from", message).with_hint(hint))
 }
 
 fn key_faults(settings: &Settings, context: &SinkContext) -> Vec<Fault> {

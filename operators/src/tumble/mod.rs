@@ -197,6 +197,3 @@ impl Operator for Tumble {
         self.panes.values().map(Pane::size).sum()
     }
 }
-
-#[cfg(test)]
-mod tests;
