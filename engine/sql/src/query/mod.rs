@@ -7,10 +7,12 @@
 //!
 //! Whoever stops reading ends the query: dropping [`Rows`] cancels the computation and stops the scans behind it.
 
+mod counted;
 mod faults;
 mod json;
 mod plan;
 mod run;
+mod size;
 mod table;
 
 #[cfg(test)]
@@ -20,8 +22,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -36,6 +38,9 @@ const CATALOG: &str = "pipeline";
 const PROJECTIONS: &str = "projections";
 /// Plans are trees, and a long expression is a deep one. The memory is only used when a plan is that deep.
 const STACK_BYTES: usize = 128 << 20;
+/// Functions that make a value as large as a number says. Values are made before memory is asked for, so one call could
+/// take more than the process has. `generate_series` and `range` in FROM are others: they give row after row.
+const UNBOUNDED_FUNCTIONS: [&str; 5] = ["array_repeat", "array_resize", "generate_series", "range", "repeat"];
 
 /// How much queries may take.
 #[derive(Clone, Debug)]
@@ -165,5 +170,8 @@ fn session(catalog: &Arc<MemoryCatalogProvider>) -> Result<SessionState, QueryEr
     let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     state.catalog_list().register_catalog(CATALOG.into(), Arc::clone(catalog) as _);
     datafusion_functions_json::register_all(&mut state).map_err(|error| QueryError::Failed(error.to_string()))?;
+    for name in UNBOUNDED_FUNCTIONS {
+        state.deregister_udf(name).map_err(|error| QueryError::Failed(error.to_string()))?;
+    }
     Ok(state)
 }

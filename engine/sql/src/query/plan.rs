@@ -12,16 +12,10 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::keywords::Keyword;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use serde_json::Value;
 
-use super::QueryError;
 use super::faults::error_of;
-
-/// The most operators in a statement. Planning a chain of them takes time that grows with its square, and nothing
-/// interrupts planning.
-const MOST_OPERATORS: usize = 1_000;
+use super::{QueryError, size};
 
 /// Parameters from JSON.
 pub(super) fn parameters(params: &[Value]) -> Result<Vec<ScalarValue>, QueryError> {
@@ -46,6 +40,8 @@ pub(super) fn parameters(params: &[Value]) -> Result<Vec<ScalarValue>, QueryErro
 pub(super) async fn plan(state: &SessionState, sql: &str, params: Vec<ScalarValue>) -> Result<LogicalPlan, QueryError> {
     let statement = parse(state, sql)?;
     let plan = state.statement_to_plan(statement).await.map_err(|error| error_of(&error, Some(state)))?;
+    // Before anything walks the whole plan.
+    size::check_steps(&plan)?;
     let reads = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     if reads.verify_plan(&plan).is_err() {
         return Err(QueryError::NotReadOnly("the statement writes".into()));
@@ -56,47 +52,27 @@ pub(super) async fn plan(state: &SessionState, sql: &str, params: Vec<ScalarValu
 }
 
 fn parse(state: &SessionState, sql: &str) -> Result<Statement, QueryError> {
-    check_length(sql)?;
+    size::check_operators(sql)?;
     let limit = state.config_options().sql_parser.recursion_limit.get();
     let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).with_recursion_limit(limit).build();
     let statements = parser.and_then(|mut parser| parser.parse_statements());
     let mut statements = statements.map_err(|error| error_of(&error, None))?;
     match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => check_reads(&statement).map(|()| statement),
+        (Some(statement), 0) => {
+            size::check_expansion(check_reads(&statement)?)?;
+            Ok(statement)
+        }
         (None, _) => Err(QueryError::invalid("there is no statement")),
         (Some(_), more) => Err(QueryError::NotReadOnly(format!("these are {} statements", more + 1))),
     }
 }
 
-fn check_length(sql: &str) -> Result<(), QueryError> {
-    // What cannot be read as tokens is the parser's to explain.
-    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
-    let operators = tokens.iter().filter(|token| is_operator(token)).count();
-    if operators <= MOST_OPERATORS {
-        return Ok(());
-    }
-    Err(QueryError::Invalid {
-        message: format!("the SQL has {operators} operators, and {MOST_OPERATORS} are allowed"),
-        hint: Some("write a list of values with IN".into()),
-    })
-}
-
-fn is_operator(token: &Token) -> bool {
-    match token {
-        Token::Word(word) => matches!(word.keyword, Keyword::AND | Keyword::OR),
-        Token::Plus | Token::Minus | Token::Mul | Token::Div | Token::Mod | Token::StringConcat => true,
-        _ => false,
-    }
-}
-
-fn check_reads(statement: &Statement) -> Result<(), QueryError> {
-    let reads = match statement {
-        Statement::Statement(inner) => is_read(inner),
+/// The statement that is answered or explained, if it only reads.
+fn check_reads(statement: &Statement) -> Result<&SqlStatement, QueryError> {
+    match statement {
+        Statement::Statement(inner) if is_read(inner) => return Ok(inner),
         Statement::Explain(explain) => return check_reads(&explain.statement),
-        _ => false,
-    };
-    if reads {
-        return Ok(());
+        _ => {}
     }
     let text = statement.to_string();
     let verb = text.split_whitespace().next().unwrap_or_default().to_uppercase();

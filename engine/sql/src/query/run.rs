@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::faults::error_of;
-use super::{QueryError, QueryOptions, plan};
+use super::{QueryError, QueryOptions, counted, plan};
 
 /// How many batches a query may be ahead of its reader.
 const AHEAD: usize = 2;
@@ -105,7 +105,7 @@ impl Query {
         let plan = plan::plan(&state, &sql, params).await?;
         let executed = async {
             let plan = state.create_physical_plan(&plan).await?;
-            execute_stream(plan, Arc::new(context(&state, memory)?))
+            execute_stream(counted::bound(plan)?, Arc::new(context(&state, memory)?))
         };
         let stream = executed.await.map_err(|error| error_of(&error, Some(&state)))?;
         Ok((stream, slot))

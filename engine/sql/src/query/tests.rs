@@ -333,3 +333,31 @@ async fn every_type_has_its_json() {
     let expected: serde_json::Map<_, _> = columns.into_iter().map(|(name, .., value)| (name.into(), value)).collect();
     assert_eq!(rows(&engine, "SELECT * FROM types", &[]).await, Ok(vec![Value::Object(expected)]));
 }
+
+/// Short texts that would be huge plans or values are refused before they take time or memory.
+#[tokio::test]
+async fn what_explodes_is_refused() {
+    let (engine, _) = engine(QueryOptions::default(), 10);
+    let doubled =
+        (1..=30).map(|n| format!(", c{n} AS (SELECT x.a FROM c{p} x, c{p} y)", p = n - 1)).collect::<String>();
+    let unions = format!("SELECT 1 AS a{}", " UNION ALL SELECT 1".repeat(3_000));
+    let casts = format!("SELECT a{} FROM numbers", "::int".repeat(10_000));
+    for sql in [format!("WITH c0 AS (SELECT 1 AS a){doubled} SELECT * FROM c30"), unions, casts] {
+        let refused = rows(&engine, &sql, &[]).await;
+        assert!(matches!(refused, Err(QueryError::Invalid { .. })), "{refused:?}");
+    }
+    for call in ["repeat('x', 2000000000)", "range(0, 1000000000)", "array_repeat(1, 1000000000)"] {
+        let refused = rows(&engine, &format!("SELECT {call} AS x"), &[]).await;
+        assert!(matches!(refused, Err(QueryError::Invalid { .. })), "{call}: {refused:?}");
+    }
+}
+
+/// The held side of a product without columns is a number, so counting it takes no memory.
+#[tokio::test]
+async fn products_are_counted_without_being_held() {
+    let (engine, _) = engine(QueryOptions { memory_bytes: 1 << 20, ..QueryOptions::default() }, 3);
+    let counted = rows(&engine, "SELECT count(*) AS n FROM numbers a, numbers b, (SELECT 1 AS one) c", &[]).await;
+    let single = rows(&engine, "SELECT count(*) AS n FROM numbers", &[]).await;
+    let number = |rows: &Result<Vec<Value>, QueryError>| rows.as_ref().ok().and_then(|rows| rows[0]["n"].as_i64());
+    assert_eq!(number(&counted), number(&single).map(|n| n * n), "{counted:?}");
+}
