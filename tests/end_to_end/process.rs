@@ -39,6 +39,11 @@ impl Drop for Process {
 impl Process {
     /// Starts a pipeline on any free ports and waits until it is ready.
     pub async fn start(pipeline: &Path, data: &Path) -> Self {
+        Self::start_with(pipeline, data, &[]).await
+    }
+
+    /// As [`Process::start`], with more arguments.
+    pub async fn start_with(pipeline: &Path, data: &Path, arguments: &[&str]) -> Self {
         // What a killed process left would be read as the new one's.
         let ports = data.join("ports.json");
         let _ = std::fs::remove_file(&ports);
@@ -47,6 +52,7 @@ impl Process {
             .arg(pipeline)
             .args(["--ingestion-port", "0", "--query-port", "0", "--log-level", "warn", "--data-dir"])
             .arg(data)
+            .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .expect("starts");

@@ -82,6 +82,7 @@ fn options(random: &mut ChaCha8Rng) -> EngineOptions {
         max_epoch_rows: *[1, 7, 100, 100_000].choose(random).expect("some"),
         snapshot_every: random.random_range(1..20) * SECOND,
         saver: Saver::Inline,
+        ends_with_input: true,
     }
 }
 
@@ -128,7 +129,7 @@ fn windows_and_newest_rows_equal_batch() {
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(random.random_range(1..=rest.len().min(200)));
-            storage.log.append(&events(&pipeline, now, START)).expect("stored");
+            storage.log.append(&events(&pipeline, now, START), &[]).expect("stored");
             rest = later;
             for _ in 0..random.random_range(0..4) {
                 engine.step().expect("steps");
@@ -195,7 +196,7 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
             clock_now = clock_now.max(reading.time - 3 * SECOND);
         }
         for part in readings.chunks(random.random_range(1..=50)) {
-            storage.log.append(&events(&pipeline, part, START)).expect("stored");
+            storage.log.append(&events(&pipeline, part, START), &[]).expect("stored");
             engine.step().expect("steps");
         }
         for _ in 0..4 {
@@ -206,7 +207,7 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
         let spec = projection(&pipeline, "results_table");
         let actual = table(&projected(&*storage.store, &spec), 2);
         let fits = Disk::new().open_sound(&pipeline.catalogue).expect("opens");
-        fits.log.append(&events(&pipeline, &kept, START)).expect("stored");
+        fits.log.append(&events(&pipeline, &kept, START), &[]).expect("stored");
         let expected = table(&batch(&stored_events(&pipeline, &*fits.log, "sensor.reading"), &query.batch), 2);
         assert_same(&actual, &expected, &format!("seed {seed}"));
         let letters = storage.store.dead_letters(10_000, 0).expect("reads");

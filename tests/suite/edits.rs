@@ -34,6 +34,7 @@ fn options(random: &mut ChaCha8Rng) -> EngineOptions {
         max_epoch_rows: 1 << random.random_range(0..8),
         snapshot_every: random.random_range(0..8) * SECOND,
         saver: Saver::Inline,
+        ends_with_input: true,
     }
 }
 
@@ -48,7 +49,7 @@ fn feed(pipeline: &Pipeline, storage: &Storage, engine: &mut Engine, clock: &Tes
                 reading(random, 6, time)
             })
             .collect();
-        storage.log.append(&events(pipeline, &readings, now)).expect("stored");
+        storage.log.append(&events(pipeline, &readings, now), &[]).expect("stored");
         for _ in 0..random.random_range(0..3) {
             engine.step().expect("steps");
         }
@@ -154,7 +155,7 @@ fn late_rows_within_the_allowed_lateness_change_the_row_that_went_out() {
                     reading(random, 5, time)
                 })
                 .collect();
-            storage.log.append(&events(&pipeline, &readings, START)).expect("stored");
+            storage.log.append(&events(&pipeline, &readings, START), &[]).expect("stored");
             while engine.step().expect("steps").committed {}
             clock.advance(random.random_range(0..3 * SECOND));
             if random.random_bool(0.3) {

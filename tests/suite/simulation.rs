@@ -72,6 +72,7 @@ impl World<'_> {
                 max_epoch_rows: 1 << self.random.random_range(0..10),
                 snapshot_every: self.random.random_range(0..12) * SECOND,
                 saver: Saver::Inline,
+                ends_with_input: true,
             };
             match Engine::open(self.pipeline.graph.clone(), storage.clone(), self.environment.clone(), options) {
                 Ok(engine) => self.running = Some((engine, storage)),
@@ -116,7 +117,7 @@ impl World<'_> {
         let commit = events(self.pipeline, readings, self.clock.now());
         self.offered.extend(readings.iter().map(|reading| (reading.id, reading.clone())));
         let Some((_, storage)) = self.process() else { return };
-        match storage.log.append(&commit) {
+        match storage.log.append(&commit, &[]) {
             Ok(_) => self.acknowledged.extend(readings.iter().map(|reading| reading.id)),
             Err(error) => self.survive(&error),
         }

@@ -4,13 +4,20 @@
 //! and its faults are placed here by the names of the settings.
 
 use std::any::Any;
+use std::path::Path;
 use std::sync::Arc;
 
 use cornjacket_core::catalogue::Catalogue;
-use cornjacket_core::component::{Fault, ParseSettings, Registry, SinkContext, SinkSpec, SourceSpec, erased};
+use cornjacket_core::component::{
+    BuiltSource, Fault, ParseSettings, Registry, SinkContext, SinkSpec, SourceContext, SourceSpec, erased,
+};
 
+use crate::key;
+use cornjacket_sql::stream::plain_types;
+
+use crate::kinds;
 use crate::lower::ReadySink;
-use crate::names::did_you_mean;
+use crate::names::{did_you_mean, meant};
 use crate::node::{Entry, Node, Span, Value};
 use crate::report::Report;
 use crate::section::known_settings;
@@ -26,16 +33,28 @@ pub struct SourceEntry {
     pub spec: &'static SourceSpec,
     /// Its settings, of the type that the kind's `parse` makes.
     pub settings: Box<dyn Any + Send + Sync>,
+    /// What it was configured to.
+    pub built: BuiltSource,
 }
 
 /// Reads the section `sources:`.
-pub(crate) fn sources(section: Option<&Entry>, registry: &Registry, report: &mut Report) -> Vec<SourceEntry> {
+pub(crate) fn sources(
+    section: Option<&Entry>,
+    registry: &Registry,
+    (catalogue, folder): (&Arc<Catalogue>, &Path),
+    report: &mut Report,
+) -> Vec<SourceEntry> {
     let specs: &'static [SourceSpec] = registry.sources;
     let mut sources = Vec::new();
     for entry in known_settings(section, None, report) {
         let Some((kind, spec)) = kind_of(entry, specs, |spec| spec.description.kind, report) else { continue };
-        if let Some(settings) = parse(kind, spec.parse, report) {
-            sources.push(SourceEntry { name: entry.key.clone(), spec, settings });
+        let Some(settings) = parse(kind, spec.parse, report) else { continue };
+        let name = entry.key.clone();
+        let context =
+            SourceContext { name: name.clone(), catalogue: Arc::clone(catalogue), folder: folder.to_path_buf() };
+        match (spec.build)(&*settings, &context) {
+            Ok(built) => sources.push(SourceEntry { name, spec, settings, built }),
+            Err(faults) => faults.into_iter().for_each(|fault| report_fault(fault, kind, report)),
         }
     }
     sources
@@ -45,7 +64,7 @@ pub(crate) fn sources(section: Option<&Entry>, registry: &Registry, report: &mut
 pub(crate) fn sinks(
     section: Option<&Entry>,
     registry: &Registry,
-    catalogue: &Catalogue,
+    (catalogue, folder): (&Catalogue, &Path),
     streams: &Streams,
     report: &mut Report,
 ) -> Vec<ReadySink> {
@@ -55,7 +74,7 @@ pub(crate) fn sinks(
         let Some((kind, spec)) = kind_of(entry, specs, |spec| spec.description.kind, report) else { continue };
         let Some(settings) = parse(kind, spec.parse, report) else { continue };
         let from = (spec.from)(&*settings).to_string();
-        let Some(context) = context(&entry.key, &from, kind, (catalogue, streams), report) else { continue };
+        let Some(context) = context((&entry.key, folder), &from, kind, (catalogue, streams), report) else { continue };
         match (spec.build)(&*settings, &context) {
             Ok(factory) => ready.push(ReadySink { name: entry.key.clone(), from, factory }),
             Err(faults) => faults.into_iter().for_each(|fault| report_fault(fault, kind, report)),
@@ -71,21 +90,23 @@ fn kind_of<'a, S>(
     name_of: impl Fn(&S) -> &'static str,
     report: &mut Report,
 ) -> Option<(&'a Entry, &'static S)> {
-    let names = || specs.iter().map(&name_of);
-    let Some([kind]) = entry.value.entries() else {
-        let example = names().next().unwrap_or("kind");
+    let names: Vec<&'static str> = specs.iter().map(&name_of).collect();
+    let Some([kind]) = entry.value.entries().filter(|entries| !is_settings(entries, &names)) else {
         let message = format!("`{}` needs exactly one kind with its settings under it", entry.key);
-        let hint =
-            format!("write {}: {{ {example}: {{ … }} }}; kinds: {}", entry.key, names().collect::<Vec<_>>().join(", "));
-        report.error("CJ401", &entry.key_span, message, Some(hint));
+        report.error("CJ401", &entry.key_span, message, Some(kinds::no_kind(entry, &names)));
         return None;
     };
     let spec = specs.iter().find(|spec| name_of(spec) == kind.key);
     if spec.is_none() {
-        let hint = did_you_mean(&kind.key, names());
-        report.error("CJ402", &kind.key_span, format!("there is no kind `{}` here", kind.key), Some(hint));
+        let (message, hint) = kinds::unknown(&kind.key, &names);
+        report.error("CJ402", &kind.key_span, message, Some(hint));
     }
     Some((kind, spec?))
+}
+
+/// One setting alone, such as `type: http`, is no kind with settings under it.
+fn is_settings(entries: &[Entry], names: &[&str]) -> bool {
+    matches!(entries, [only] if only.value.text().is_some() && !names.contains(&only.key.as_str()))
 }
 
 fn parse(kind: &Entry, parse: ParseSettings, report: &mut Report) -> Option<Box<dyn Any + Send + Sync>> {
@@ -96,31 +117,67 @@ fn parse(kind: &Entry, parse: ParseSettings, report: &mut Report) -> Option<Box<
 
 /// What a sink is built from; `None` if it reads nothing there is, which is reported unless its cause is already.
 fn context(
-    name: &str,
+    (name, folder): (&str, &Path),
     from: &str,
     kind: &Entry,
     (catalogue, streams): (&Catalogue, &Streams),
     report: &mut Report,
 ) -> Option<SinkContext> {
-    let context = |schema, event_type, updating| SinkContext { name: name.into(), schema, event_type, updating };
+    let context = |schema, event_type, updating, key| SinkContext {
+        name: name.into(),
+        schema,
+        event_type,
+        updating,
+        key,
+        folder: folder.to_path_buf(),
+    };
     if let Some(stream) = streams.get(from) {
-        return Some(context(Arc::clone(stream.relation.schema()), None, stream.updating));
+        let key = key::of(&stream.relation, streams);
+        return Some(context(Arc::clone(stream.relation.schema()), None, stream.updating, key));
     }
     if let Some(event_type) = catalogue.types.get(from) {
-        return Some(context(Arc::clone(event_type.table_schema()), Some(Arc::clone(event_type)), false));
+        return Some(context(Arc::clone(event_type.table_schema()), Some(Arc::clone(event_type)), false, None));
     }
     if !streams.broken.contains(from) {
-        let known = streams.streams.iter().map(|stream| stream.name.as_str());
-        let hint = did_you_mean(from, known.chain(catalogue.types.keys().map(String::as_str)));
+        let hint = from_hint(from, catalogue, streams);
         let place = kind.value.entry("from").map_or(&kind.key_span, |setting| &setting.value.span);
         report.error("CJ404", place, format!("there is no stream or event type `{from}`"), Some(hint));
     }
     None
 }
 
+/// What to read from instead of something that is no stream and no event type.
+fn from_hint(from: &str, catalogue: &Catalogue, streams: &Streams) -> String {
+    let names = streams.streams.iter().map(|stream| stream.name.as_str());
+    let names: Vec<&str> = names.chain(catalogue.types.keys().map(String::as_str)).collect();
+    if let Some(what) = streams.others.get(from) {
+        return format!("`{from}` is a {what}; a sink reads an event type or a stream: {}", names.join(", "));
+    }
+    if from.trim_start().to_ascii_lowercase().starts_with("select ") {
+        return "write the SQL as a stream under `streams:`, and its name here".into();
+    }
+    let bare = from.trim_start_matches(['$', '{']).trim_end_matches('}');
+    if from.starts_with('$') {
+        return format!("an environment variable is written in upper case and in braces: ${{{}}}", bare.to_uppercase());
+    }
+    did_you_mean(from, names)
+}
+
 fn report_fault(fault: Fault, kind: &Entry, report: &mut Report) {
     let span = place_of(&fault, kind);
-    report.error("CJ405", &span, fault.message, fault.hint);
+    let hint = near_column(&fault).or(fault.hint).as_deref().map(plain_types);
+    report.error("CJ405", &span, plain_types(&fault.message), hint);
+}
+
+/// The column that was probably meant, where a component says that there is none of a name, and which there are.
+fn near_column(fault: &Fault) -> Option<String> {
+    let available = fault.hint.as_deref()?;
+    let list = available.strip_prefix("available: ")?;
+    let name = fault.message.strip_prefix("there is no column `")?.strip_suffix('`')?;
+    let columns = list.split(", ").map(|column| column.split(' ').next().unwrap_or_default());
+    let bare = name.rsplit('.').next().unwrap_or(name);
+    let near = meant(name, columns.clone()).or_else(|| columns.clone().find(|column| *column == bare))?;
+    Some(format!("did you mean `{near}`? Available: {list}"))
 }
 
 /// The place of the setting that a fault names, or of the nearest thing around it that is in the file.

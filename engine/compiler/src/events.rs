@@ -6,8 +6,8 @@ use cornjacket_core::catalogue::{Catalogue, EventType, Field, UnknownFields, Wat
 use cornjacket_core::setting;
 use serde::Deserialize;
 
-use crate::fields::payload_fields;
-use crate::names::is_identifier;
+use crate::fields::{is_type, payload_fields};
+use crate::names::{is_identifier, proposed_identifier};
 use crate::node::{Entry, Node};
 use crate::report::Report;
 use crate::section::{known_settings, refuse_unbuilt};
@@ -17,29 +17,52 @@ use crate::settings::read;
 pub(crate) struct Events {
     pub(crate) catalogue: Catalogue,
     /// Event types that are declared but wrong: whatever reads them is not reported a second time.
-    pub(crate) broken: BTreeSet<String>,
+    pub(crate) broken: Broken,
 }
+
+/// Names of event types and streams that are wrong, which is reported.
+#[derive(Debug, Default)]
+pub(crate) struct Broken {
+    names: BTreeSet<String>,
+    /// The whole section `events:` is wrong, so no event type is known.
+    events: bool,
+}
+
+impl Broken {
+    pub(crate) fn insert(&mut self, name: impl Into<String>) {
+        self.names.insert(name.into());
+    }
+
+    /// Whether a name is that of something wrong; event types have a dot in their names, streams have none.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.names.contains(name) || (self.events && name.contains('.'))
+    }
+}
+
+/// The settings of an event type.
+const SETTINGS: [&str; 4] = ["topic", "payload", "unknown_fields", "watermark"];
 
 /// The most partitions that a topic may have.
 const MAX_PARTITIONS: u32 = 1024;
 
 /// Reads both sections.
 pub(crate) fn events(events: Option<&Entry>, topics: Option<&Entry>, report: &mut Report) -> Events {
-    let (mut types, mut broken, mut used) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+    let (mut types, mut broken, mut used) = (Vec::new(), Broken::default(), BTreeSet::new());
+    broken.events = events.is_some_and(|entry| entry.value.entries().is_none());
     for entry in known_settings(events, None, report) {
-        match event_type(entry, report) {
-            Some(event_type) => {
-                used.insert(event_type.topic.clone());
-                types.push(event_type);
-            }
-            None => {
-                broken.insert(entry.key.clone());
-            }
+        if let Some(event_type) = event_type(entry, report) {
+            used.insert(event_type.topic.clone());
+            types.push(event_type);
+            continue;
         }
+        for part in entry.value.entries().unwrap_or_default() {
+            broken.insert(format!("{}.{}", entry.key, part.key));
+        }
+        broken.insert(entry.key.clone());
     }
     let mut partitions = BTreeMap::new();
     for entry in known_settings(topics, None, report) {
-        if broken.is_empty() && !used.contains(&entry.key) {
+        if broken.names.is_empty() && !broken.events && !used.contains(&entry.key) {
             let hint = "remove it, or name it as the `topic:` of an event type";
             report.warning("CJ108", &entry.key_span, format!("no event type goes to the topic `{}`", entry.key), hint);
         }
@@ -49,8 +72,14 @@ pub(crate) fn events(events: Option<&Entry>, topics: Option<&Entry>, report: &mu
 }
 
 fn event_type(entry: &Entry, report: &mut Report) -> Option<EventType> {
+    let before = report.errors();
     let name_is_right = check_name(entry, report);
-    known_settings(Some(entry), Some(&["topic", "payload", "unknown_fields", "watermark"]), report);
+    if is_nested(entry) && !name_is_right {
+        return None;
+    }
+    if !looks_like_payload(entry, report) {
+        known_settings(Some(entry), Some(&SETTINGS), report);
+    }
     entry.value.entries()?;
     let topic = topic_of(entry, report);
     let fields = match entry.value.entry("payload") {
@@ -66,7 +95,31 @@ fn event_type(entry: &Entry, report: &mut Report) -> Option<EventType> {
         None => Some(WatermarkPolicy::default()),
     };
     let event_type = EventType::new(entry.key.as_str(), topic?, fields?, unknown_fields?, watermark?);
-    name_is_right.then_some(event_type)
+    (report.errors() == before && name_is_right).then_some(event_type)
+}
+
+/// A key without a dot that has no settings of an event type under it: `sensor:` over `reading:`, or a section that is
+/// indented too far.
+fn is_nested(entry: &Entry) -> bool {
+    let is_setting = |inner: &Entry| SETTINGS.contains(&inner.key.as_str());
+    !entry.key.contains('.') && entry.value.entries().is_some_and(|entries| !entries.iter().any(is_setting))
+}
+
+/// Reports fields that stand beside where `payload:` should be over them.
+fn looks_like_payload(entry: &Entry, report: &mut Report) -> bool {
+    let fields = entry.value.entries().unwrap_or_default();
+    let is_field = |field: &Entry| {
+        let name = field.value.text().or_else(|| field.value.entry("type")?.value.text());
+        !SETTINGS.contains(&field.key.as_str()) && name.is_some_and(is_type)
+    };
+    let Some(first) = fields.iter().find(|field| is_field(field)) else { return false };
+    if entry.value.entry("payload").is_some() {
+        return false;
+    }
+    let message = format!("`{}` is a field of the payload, and there is no `payload:` over it", first.key);
+    let hint = format!("write payload: {{ {}: … }}", first.key);
+    report.error("CJ006", &first.key_span, message, Some(hint));
+    true
 }
 
 /// An event type is a table of SQL: two parts, which need no quotes there.
@@ -74,11 +127,26 @@ fn check_name(entry: &Entry, report: &mut Report) -> bool {
     let parts: Vec<&str> = entry.key.split('.').collect();
     let is_right = parts.len() == 2 && parts.iter().all(|part| is_identifier(part));
     if !is_right {
-        let message = format!("`{}` is no name for an event type", entry.key);
-        let hint = "write two lower-case parts joined by a dot, such as sensor.reading".to_string();
-        report.error("CJ101", &entry.key_span, message, Some(hint));
+        let message = format!("`{}` is no name for an event type", entry.key.escape_debug());
+        report.error("CJ101", &entry.key_span, message, Some(name_hint(entry)));
     }
     is_right
+}
+
+fn name_hint(entry: &Entry) -> String {
+    let under = entry.value.entries().and_then(<[Entry]>::first);
+    if matches!(entry.key.as_str(), "topics" | "sources" | "streams" | "sinks") {
+        return format!("`{}:` is a section of its own: begin its line at the left edge", entry.key);
+    }
+    if let (true, Some(inner)) = (is_nested(entry) && is_identifier(&entry.key), under) {
+        return format!("write both parts as one key: `{}.{}:`", entry.key, inner.key);
+    }
+    let parts: Vec<String> = entry.key.split('.').map(proposed_identifier).collect();
+    let proposal = match parts.as_slice() {
+        [_] | [] => "sensor.reading".to_string(),
+        [domain, rest @ ..] => format!("{domain}.{}", rest.join("_")),
+    };
+    format!("write two lower-case parts joined by a dot, such as {proposal}")
 }
 
 fn topic_of(entry: &Entry, report: &mut Report) -> Option<String> {
@@ -134,6 +202,8 @@ enum ClockPer {
 }
 
 fn watermark(entry: &Entry, report: &mut Report) -> Option<WatermarkPolicy> {
+    known_settings(Some(entry), None, report);
+    entry.value.entries()?;
     let settings: WatermarkSettings = read(entry, report)?;
     if matches!(settings.per, Some(ClockPer::Aggregate)) {
         let place = entry.value.entry("per").unwrap_or(entry).value.span.clone();

@@ -8,9 +8,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::files::read_text;
-use crate::node::{Node, Scalar, Value};
+use crate::node::{Node, Scalar, Span, Value};
 use crate::position::locate;
-use crate::report::Report;
+use crate::report::{Care, Report};
 
 /// Looks up an environment variable.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -23,6 +23,9 @@ pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &mut
         Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.value, environment, report)),
         Value::Scalar(scalar) if scalar.text.contains("${") => {
             let (text, faults) = expand_text(&scalar.text, environment);
+            if report.care() == Care::Check {
+                warn_of_required(&scalar.text, &span, environment, report);
+            }
             let is_unfilled = !faults.is_empty();
             for fault in faults {
                 let place = locate(&report.file().text, &span, &scalar.text, &fault.at);
@@ -31,9 +34,26 @@ pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &mut
             if is_unfilled {
                 report.mark_unfilled(&span);
             }
-            *scalar = Scalar { text, quoted: scalar.quoted, expanded: true };
+            let expanded = text != scalar.text;
+            *scalar = Scalar { text, quoted: scalar.quoted, expanded };
         }
         Value::Null | Value::Scalar(_) => {}
+    }
+}
+
+/// Variables without a default that are set here: elsewhere they may not be.
+fn warn_of_required(text: &str, span: &Span, environment: Environment<'_>, report: &mut Report) {
+    let mut at = 0;
+    while let Some(found) = text[at..].find("${").map(|found| at + found) {
+        at = found + 2;
+        let Some(name) = text[at..].split_once('}').map(|(name, _)| name) else { return };
+        if text[..found].ends_with('$') || !is_variable(name) || environment(name).is_none() {
+            continue;
+        }
+        let place = locate(&report.file().text, span, text, &(found..at + name.len() + 1));
+        let message = format!("`{name}` is set here but has no default: where it is not set, the file is wrong");
+        let hint = format!("give it a default if one makes sense: ${{{name}:-…}}");
+        report.warning("CJ013", &place, message, &hint);
     }
 }
 
@@ -95,10 +115,8 @@ fn value_of(inner: &str, environment: Environment<'_>) -> Result<Option<String>,
         Some((name, default)) => (name, Some(default)),
         None => (inner, None),
     };
-    let is_name = name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-    if !is_name {
-        return Ok(None);
+    if !is_variable(name) {
+        return misspelt(inner).map_or(Ok(None), Err);
     }
     // As in a shell, `:-` also replaces an empty value.
     let value = environment(name).filter(|value| !value.is_empty() || default.is_none());
@@ -106,6 +124,25 @@ fn value_of(inner: &str, environment: Environment<'_>) -> Result<Option<String>,
         let hint = format!("set {name}, or give it a default: ${{{name}:-…}}");
         ("CJ004", format!("the environment variable `{name}` is not set"), hint)
     })
+}
+
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// A placeholder that was meant to be an environment variable, in the way of some other tool. What begins in lower case is
+/// filled per message.
+fn misspelt(inner: &str) -> Option<Unresolved> {
+    let bare = inner.strip_prefix("env:").or_else(|| inner.strip_prefix("env.")).unwrap_or(inner).trim();
+    let end = bare.find(|c: char| !(c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')).unwrap_or(bare.len());
+    let (name, rest) = bare.split_at(end);
+    if !is_variable(name) || rest.starts_with(|c: char| c.is_alphanumeric()) {
+        return None;
+    }
+    let default = rest.trim_start_matches([':', '-', '=', '?', '|', ' ', '+']);
+    let hint = if rest.is_empty() { format!("write ${{{name}}}") } else { format!("write ${{{name}:-{default}}}") };
+    Some(("CJ005", format!("`${{{inner}}}` is no placeholder"), hint))
 }
 
 /// The text of a secret's file without the line break at its end.

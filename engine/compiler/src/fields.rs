@@ -5,13 +5,14 @@ use std::collections::HashMap;
 use cornjacket_core::catalogue::{ENVELOPE, Field, FieldType};
 use regex::Regex;
 
-use crate::names::did_you_mean;
-use crate::node::{Entry, Node};
+use crate::names::{did_you_mean, meant};
+use crate::node::{Entry, Node, Value};
 use crate::report::Report;
 use crate::section::unknown_keys;
 use crate::settings::read;
 
-const SCALARS: [(&str, FieldType); 8] = [
+/// The types that are no lists and no maps, by their names.
+pub(crate) const SCALARS: [(&str, FieldType); 8] = [
     ("boolean", FieldType::Boolean),
     ("int", FieldType::Int),
     ("bigint", FieldType::BigInt),
@@ -42,7 +43,9 @@ pub(crate) fn payload_fields(payload: &Entry, report: &mut Report) -> Option<Vec
 fn fields(owner: &Entry, report: &mut Report) -> Option<Vec<Field>> {
     let Some(entries) = owner.value.entries() else {
         let message = format!("expected fields under `{}`, found {}", owner.key, owner.value.kind());
-        report.error("CJ007", &owner.value.span, message, Some("write a field a line, such as value: double".into()));
+        let dashes = if matches!(owner.value.value, Value::List(_)) { ", without dashes and brackets" } else { "" };
+        let hint = format!("write a field a line, such as value: double{dashes}");
+        report.error("CJ007", &owner.value.span, message, Some(hint));
         return None;
     };
     let mut seen: HashMap<String, &str> = HashMap::new();
@@ -81,10 +84,69 @@ fn field(entry: &Entry, report: &mut Report) -> Option<Field> {
     if entry.value.text().is_some() {
         return Some(Field::new(entry.key.as_str(), field_type(&entry.value, report)?));
     }
+    if let Some((message, hint)) = no_type(entry) {
+        let place = if entry.value.entries().is_some() { &entry.key_span } else { &entry.value.span };
+        report.error("CJ102", place, message, Some(hint));
+        return None;
+    }
     match entry.value.entry("type") {
         Some(type_entry) if type_entry.value.text().is_some() => long_form(entry, type_entry, report),
         _ => Some(Field::new(entry.key.as_str(), FieldType::Struct(fields(entry, report)?))),
     }
+}
+
+/// Why a field that is no scalar has no type, and what to write.
+fn no_type(entry: &Entry) -> Option<(String, String)> {
+    let key = &entry.key;
+    match (&entry.value.value, entry.value.entries()) {
+        (Value::List(items), _) => {
+            let item = items.first().and_then(Node::text).unwrap_or("string");
+            Some((format!("the field `{key}` has a list for its type"), format!("write {key}: list<{item}>")))
+        }
+        (_, Some([])) => {
+            let hint = match key.split_once(':') {
+                Some((name, value)) => format!("write a space after the colon: {name}: {value}"),
+                None => format!("write one after the colon, such as {key}: double"),
+            };
+            Some((format!("the field `{key}` has no type"), hint))
+        }
+        (_, Some(entries))
+            if entries.iter().all(|inner| inner.key != "type" && LONG_FORM.contains(&inner.key.as_str())) =>
+        {
+            let hint = "name it beside the other settings, such as { type: double, … }".to_string();
+            Some((format!("the field `{key}` has no type"), hint))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a text names a type.
+pub(crate) fn is_type(text: &str) -> bool {
+    parse_type(text).is_some()
+}
+
+/// What to write instead of a text that names no type.
+fn type_hint(text: &str) -> String {
+    let proposed = |inner: &str| {
+        if is_type(inner) { inner.to_string() } else { meant(inner, names_of_types()).unwrap_or("string").to_string() }
+    };
+    let text = text.trim();
+    let lower = text.to_lowercase();
+    if let Some(inner) = lower.strip_prefix("optional ").or_else(|| lower.strip_suffix('?')) {
+        return format!("write {{ type: {}, optional: true }}", proposed(inner.trim()));
+    }
+    let list = lower.strip_prefix("list").or_else(|| lower.strip_prefix("array")).or_else(|| lower.strip_suffix("[]"));
+    if let Some(inner) = list {
+        return format!("write list<{}>", proposed(inner.trim_matches(['<', '>', '[', ']', '(', ')', ' '])));
+    }
+    if lower.starts_with("map<") || lower.starts_with("struct") {
+        return "write json for keys that differ, or name the fields under it: { lat: double, lon: double }".into();
+    }
+    did_you_mean(text, names_of_types().chain(["list<double>"]))
+}
+
+fn names_of_types() -> impl Iterator<Item = &'static str> + Clone {
+    SCALARS.iter().map(|(name, _)| *name)
 }
 
 /// The type that a scalar names.
@@ -92,8 +154,7 @@ fn field_type(node: &Node, report: &mut Report) -> Option<FieldType> {
     let text = node.text().unwrap_or_default();
     let found = parse_type(text);
     if found.is_none() {
-        let names = SCALARS.iter().map(|(name, _)| *name).chain(["list<double>"]);
-        report.error("CJ102", &node.span, format!("there is no type `{text}`"), Some(did_you_mean(text, names)));
+        report.error("CJ102", &node.span, format!("there is no type `{}`", text.escape_debug()), Some(type_hint(text)));
     }
     found
 }
@@ -168,7 +229,8 @@ impl Restrictions<'_> {
     fn fits(&mut self, name: &str, does: bool, what: &str) -> bool {
         let is_there = self.entry.value.entry(name).is_some();
         if is_there && !does {
-            let message = format!("`{name}` restricts {what}, and this field is a {}", self.field.data_type.name());
+            let message =
+                format!("`{name}` restricts {what}, and this field is of type {}", self.field.data_type.name());
             self.fault(name, message, "remove it, or change the field's type");
         }
         is_there && does

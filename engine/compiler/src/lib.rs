@@ -14,6 +14,8 @@ mod fields;
 mod files;
 mod fingerprint;
 mod isolated;
+mod key;
+mod kinds;
 mod lower;
 mod names;
 mod node;
@@ -21,13 +23,17 @@ mod order;
 mod position;
 mod render;
 mod report;
+mod schema;
 mod section;
 mod settings;
 mod streams;
+mod testing;
+mod warnings;
 mod yaml;
+mod yaml_fault;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cornjacket_core::catalogue::Catalogue;
@@ -37,12 +43,13 @@ use cornjacket_core::graph::Graph;
 
 pub use components::SourceEntry;
 pub use render::{render, to_json};
+pub use testing::{Capture, Expected, TargetKind, TestAction, TestCase, TestStep};
+pub use schema::{ReferencePage, pipeline_schema, reference_pages};
 
-use lower::ReadySink;
 use names::{is_identifier, proposed_identifier};
-use node::{Node, Span};
-use report::Report;
-use streams::Streams;
+use node::{Node, Span, Value};
+use report::{Care, Report};
+use streams::Others;
 
 /// A pipeline that can run.
 #[derive(Debug)]
@@ -57,6 +64,12 @@ pub struct Pipeline {
     pub catalogue: Arc<Catalogue>,
     /// Its sources, in the order of the file.
     pub sources: Vec<SourceEntry>,
+    /// Its tests, in the order of the file.
+    pub tests: Vec<TestCase>,
+    /// The files that it is made of, the pipeline file first.
+    pub files: Vec<PathBuf>,
+    /// The names of its streams; what a stream reads comes before it.
+    pub streams: Vec<String>,
 }
 
 /// What came of a pipeline file.
@@ -75,46 +88,95 @@ const SECTIONS: [&str; 9] =
 /// Loads a pipeline file: reads, checks and compiles it. `environment` gives the values of `${NAME}`. Files that it names
 /// are looked for relative to its own folder.
 pub fn load(path: &Path, environment: &dyn Fn(&str) -> Option<String>, registry: &Registry) -> Outcome {
-    let text = match files::read_text(path) {
-        Ok(text) => text,
+    read(path, (environment, registry), Care::Run, None)
+}
+
+/// As [`load`], with the sinks that reach outside replaced by captures of what the file's tests look at.
+pub fn load_for_tests(
+    path: &Path,
+    environment: &dyn Fn(&str) -> Option<String>,
+    registry: &Registry,
+    capture: Capture<'_>,
+) -> Outcome {
+    read(path, (environment, registry), Care::Run, Some(capture))
+}
+
+/// As [`load`], and warns besides of what is right here but perhaps not elsewhere.
+pub fn check(path: &Path, environment: &dyn Fn(&str) -> Option<String>, registry: &Registry) -> Outcome {
+    read(path, (environment, registry), Care::Check, None)
+}
+
+/// As [`load`], of a text that need not be in a file. Diagnostics call it `path`, and files that it names are looked for
+/// relative to the folder of that.
+pub fn load_text(
+    path: &Path,
+    text: String,
+    environment: &dyn Fn(&str) -> Option<String>,
+    registry: &Registry,
+) -> Outcome {
+    of_text(path, text, (environment, registry), Care::Run, None)
+}
+
+type Known<'a> = (&'a dyn Fn(&str) -> Option<String>, &'a Registry);
+
+fn read(path: &Path, known: Known<'_>, care: Care, capture: Option<Capture<'_>>) -> Outcome {
+    match files::read_text(path) {
+        Ok(text) => of_text(path, text, known, care, capture),
         Err(reason) => {
             let diagnostic =
                 Diagnostic::error("CJ001", None, format!("the pipeline file `{}` {reason}", path.display()))
-                    .with_hint("give the path of a pipeline file, such as pipelines/iot.yaml");
-            return Outcome { pipeline: None, diagnostics: vec![diagnostic] };
+                    .with_hint(if reason.contains("UTF-8") {
+                        "save the file as UTF-8, which every editor can do"
+                    } else {
+                        "give the path of a pipeline file, such as pipelines/iot.yaml"
+                    });
+            Outcome { pipeline: None, diagnostics: vec![diagnostic] }
         }
-    };
-    let mut report = Report::new(Arc::new(SourceFile { path: path.into(), text }));
+    }
+}
+
+fn of_text(path: &Path, text: String, known: Known<'_>, care: Care, capture: Option<Capture<'_>>) -> Outcome {
+    let mut report = Report::new(Arc::new(SourceFile { path: path.into(), text }), care);
     let folder = path.parent().unwrap_or(Path::new(""));
-    let pipeline = compile(folder, environment, registry, &mut report);
+    let pipeline = compile(folder, known, capture, &mut report);
     let pipeline = pipeline.filter(|_| report.errors() == 0);
     Outcome { pipeline, diagnostics: report.finish() }
 }
 
 fn compile(
     folder: &Path,
-    environment: &dyn Fn(&str) -> Option<String>,
-    registry: &Registry,
+    (environment, registry): Known<'_>,
+    capture: Option<Capture<'_>>,
     report: &mut Report,
 ) -> Option<Pipeline> {
     let mut root = yaml::parse(report)?;
     expand::expand(&mut root, environment, report);
     check_root(&root, report)?;
+    root.rename_keys(|key| names::nearest(key, SECTIONS));
     let name = name(&root, report);
     let description = description(&root, report);
     check_names(&root, report);
     let events = events::events(root.entry("events"), root.entry("topics"), report);
     let catalogue = Arc::new(events.catalogue);
-    let streams = streams::streams(root.entry("streams"), &catalogue, events.broken, folder, report);
-    let sources = components::sources(root.entry("sources"), registry, report);
-    let sinks = components::sinks(root.entry("sinks"), registry, &catalogue, &streams, report);
+    let others = others(&root, &catalogue);
+    let streams = streams::streams(root.entry("streams"), &catalogue, (events.broken, others), folder, report);
+    let sources = components::sources(root.entry("sources"), registry, (&catalogue, folder), report);
+    let sinks = components::sinks(root.entry("sinks"), registry, (&catalogue, folder), &streams, report);
+    let targets = testing::Targets { catalogue: &catalogue, streams: &streams, sinks: &sinks };
+    let tests = testing::tests(root.entry("tests"), &targets, report);
     if report.errors() > 0 {
         return None;
     }
-    warn_unused(&root, &streams, &sinks, report);
+    warnings::warn(&root, &streams, &sinks, report);
     let name = name?;
+    let names = streams.streams.iter().map(|stream| stream.name.clone()).collect();
+    let files = std::iter::once(report.file().path.clone()).chain(streams.files.iter().cloned()).collect();
+    let sinks = match capture {
+        Some(capture) => testing::captured(sinks, &tests, (&catalogue, &streams), folder, capture),
+        None => sinks,
+    };
     match lower::lower(&name, &catalogue, &streams.streams, sinks, registry) {
-        Ok(graph) => Some(Pipeline { name, description, graph: Arc::new(graph), catalogue, sources }),
+        Ok(graph) => Some(Pipeline { name, description, graph: Arc::new(graph), catalogue, sources, tests, files, streams: names }),
         Err(missing) => {
             let span = streams.get(&missing.stream).map_or(0..0, |stream| stream.name_span.clone());
             let message =
@@ -127,6 +189,11 @@ fn compile(
 
 /// Checks that the file is a map of known sections, and names the sections that this version does not have.
 fn check_root(root: &Node, report: &mut Report) -> Option<()> {
+    if matches!(root.value, Value::Null) {
+        let hint = Some("begin with `pipeline: name`".into());
+        report.error("CJ008", &(0..0), "the file says nothing, so there is no pipeline in it", hint);
+        return None;
+    }
     let Some(entries) = root.entries() else {
         let message = format!("a pipeline file is a map of sections, and this is {}", root.kind());
         report.error("CJ007", &root.span, message, Some("begin with `pipeline: name`".into()));
@@ -137,10 +204,6 @@ fn check_root(root: &Node, report: &mut Report) -> Option<()> {
         let hint = Some("use the functions of SQL".into());
         report.error("CJ009", &functions.key_span, "`functions` are not supported in this version", hint);
     }
-    if let Some(tests) = root.entry("tests") {
-        let hint = "they do no harm here; a later version runs them";
-        report.warning("CJ010", &tests.key_span, "`tests` are not run by this version", hint);
-    }
     Some(())
 }
 
@@ -150,6 +213,11 @@ fn name(root: &Node, report: &mut Report) -> Option<String> {
         report.error("CJ008", &(0..0), "the pipeline has no name", hint);
         return None;
     };
+    if entry.value.text().is_none() {
+        let hint = Some("write a name after the colon, such as `pipeline: iot`".into());
+        report.error("CJ008", &entry.key_span, "the pipeline has no name", hint);
+        return None;
+    }
     let name: String = settings::read(entry, report)?;
     let is_right = is_identifier(&name.replace('-', "_"));
     if !is_right {
@@ -161,6 +229,16 @@ fn name(root: &Node, report: &mut Report) -> Option<String> {
 
 fn description(root: &Node, report: &mut Report) -> String {
     root.entry("description").and_then(|entry| settings::read(entry, report)).unwrap_or_default()
+}
+
+/// Names that somebody could read from by mistake.
+fn others(root: &Node, catalogue: &Catalogue) -> Others {
+    let mut others: Others = catalogue.types.values().map(|found| (found.topic.clone(), "topic")).collect();
+    for (section, what) in [("sources", "source"), ("sinks", "sink")] {
+        let entries = root.entry(section).and_then(|entry| entry.value.entries()).unwrap_or_default();
+        others.extend(entries.iter().map(|entry| (entry.key.clone(), what)));
+    }
+    others
 }
 
 /// Sources, streams and sinks share one space of names.
@@ -180,28 +258,6 @@ fn check_names(root: &Node, report: &mut Report) {
                 let hint = "sources, streams and sinks need names that differ; rename one of them".to_string();
                 report.error("CJ012", &entry.key_span, message, Some(hint));
             }
-        }
-    }
-}
-
-fn warn_unused(root: &Node, streams: &Streams, sinks: &[ReadySink], report: &mut Report) {
-    let place =
-        |section: &str| root.entry(section).or_else(|| root.entry("pipeline")).map_or(0..0, |e| e.key_span.clone());
-    if root.entry("sources").is_none_or(|entry| entry.value.entries().unwrap_or_default().is_empty()) {
-        let hint = "add one, such as `sources: { api: { http: {} } }`";
-        report.warning("CJ407", &place("sources"), "the pipeline has no source, so no event can come in", hint);
-    }
-    if sinks.is_empty() {
-        let hint = "add one, such as a `projection`";
-        report.warning("CJ406", &place("sinks"), "the pipeline has no sink, so nothing comes of its events", hint);
-        return;
-    }
-    for stream in &streams.streams {
-        let is_read = sinks.iter().any(|sink| sink.from == stream.name)
-            || streams.streams.iter().any(|other| other.reads.contains(&stream.name));
-        if !is_read {
-            let message = format!("nothing reads the stream `{}`, so it is not computed", stream.name);
-            report.warning("CJ306", &stream.name_span, message, "read it in a sink or another stream, or remove it");
         }
     }
 }

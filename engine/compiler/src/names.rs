@@ -7,11 +7,68 @@ pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) 
     (distance(best) <= 1 + name.chars().count() / 3).then_some(best)
 }
 
+/// What other tools call things, and what they are called here.
+const SYNONYMS: [(&str, &str); 44] = [
+    ("query", "sql"),
+    ("select", "sql"),
+    ("statement", "sql"),
+    ("file", "sql_file"),
+    ("primary_key", "key"),
+    ("keys", "key"),
+    ("enum", "one_of"),
+    ("values", "one_of"),
+    ("minimum", "min"),
+    ("maximum", "max"),
+    ("regex", "pattern"),
+    ("nullable", "optional"),
+    ("length", "max_length"),
+    ("bool", "boolean"),
+    ("integer", "int"),
+    ("int32", "int"),
+    ("int64", "bigint"),
+    ("long", "bigint"),
+    ("float32", "float"),
+    ("float64", "double"),
+    ("number", "double"),
+    ("decimal", "double"),
+    ("real", "float"),
+    ("text", "string"),
+    ("str", "string"),
+    ("varchar", "string"),
+    ("char", "string"),
+    ("uuid", "string"),
+    ("datetime", "timestamp"),
+    ("date", "timestamp"),
+    ("time", "timestamp"),
+    ("object", "json"),
+    ("any", "json"),
+    ("input", "sources"),
+    ("inputs", "sources"),
+    ("output", "sinks"),
+    ("outputs", "sinks"),
+    ("queries", "streams"),
+    ("transforms", "streams"),
+    ("views", "streams"),
+    ("schema", "payload"),
+    ("fields", "payload"),
+    ("columns", "payload"),
+    ("name", "pipeline"),
+];
+
+/// The allowed name that was meant, by another tool's word for it or by a slip of the finger.
+pub(crate) fn meant<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let lower = name.to_lowercase();
+    let same = known.clone().into_iter().find(|other| other.to_lowercase() == lower);
+    let synonym = SYNONYMS.iter().find(|(foreign, _)| *foreign == lower).map(|(_, ours)| *ours);
+    let synonym = synonym.and_then(|ours| known.clone().into_iter().find(|other| *other == ours));
+    same.or(synonym).or_else(|| nearest(name, known))
+}
+
 /// What to write instead of an unknown name.
 pub(crate) fn did_you_mean<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let list = known.join(", ");
-    match nearest(name, known.iter().copied()) {
+    match meant(name, known.iter().copied()) {
         _ if known.is_empty() => "nothing is declared that could be named here".into(),
         Some(near) if known.len() == 1 => format!("write `{near}`"),
         Some(near) => format!("did you mean `{near}`? Known here: {list}"),
@@ -29,7 +86,14 @@ pub(crate) fn is_identifier(name: &str) -> bool {
 
 /// A name made fit for [`is_identifier`], as a proposal.
 pub(crate) fn proposed_identifier(name: &str) -> String {
-    let fit: String = name
+    let mut apart = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && apart.ends_with(|before: char| before.is_lowercase() || before.is_ascii_digit()) {
+            apart.push('_');
+        }
+        apart.push(c);
+    }
+    let fit: String = apart
         .chars()
         .take(63)
         .map(|c| c.to_ascii_lowercase())

@@ -56,6 +56,18 @@ impl Node {
         self.entries()?.iter().find(|entry| entry.key == key)
     }
 
+    /// Gives keys of a map other names, where those are not taken: what is reported as misspelt is read as it was meant, so
+    /// that nothing follows from it.
+    pub(crate) fn rename_keys(&mut self, meant: impl Fn(&str) -> Option<&'static str>) {
+        let Value::Map(entries) = &mut self.value else { return };
+        for at in 0..entries.len() {
+            let name = meant(&entries[at].key).filter(|name| entries.iter().all(|entry| entry.key != *name));
+            if let Some(name) = name {
+                entries[at].key = name.to_string();
+            }
+        }
+    }
+
     /// The text of a scalar.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
@@ -71,6 +83,23 @@ impl Node {
             Value::Scalar(_) => "a single value",
             Value::List(_) => "a list",
             Value::Map(_) => "a map",
+        }
+    }
+
+    /// Whether another value says the same; places, styles and the order of keys do not matter.
+    pub(crate) fn says_the_same_as(&self, other: &Self) -> bool {
+        match (&self.value, &other.value) {
+            (Value::Null, Value::Null) => true,
+            (Value::Scalar(a), Value::Scalar(b)) => a.text == b.text,
+            (Value::List(a), Value::List(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.says_the_same_as(b))
+            }
+            (Value::Map(a), Value::Map(b)) => {
+                let has =
+                    |entry: &Entry| other.entry(&entry.key).is_some_and(|o| entry.value.says_the_same_as(&o.value));
+                a.len() == b.len() && a.iter().all(has)
+            }
+            _ => false,
         }
     }
 }

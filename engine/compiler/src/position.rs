@@ -101,7 +101,7 @@ mod tests {
     use cornjacket_core::diagnostic::SourceFile;
 
     use super::*;
-    use crate::report::Report;
+    use crate::report::{Care, Report};
 
     /// Every scalar style holds the same SQL; the word `wrong` is found in each.
     #[test]
@@ -118,7 +118,7 @@ mod tests {
         ];
         for yaml in styles {
             let file = Arc::new(SourceFile { path: PathBuf::from("t.yaml"), text: yaml.into() });
-            let mut report = Report::new(file);
+            let mut report = Report::new(file, Care::Run);
             let root = crate::yaml::parse(&mut report).expect(yaml);
             let value = &root.entry("s").expect(yaml).value;
             let text = value.text().expect(yaml);

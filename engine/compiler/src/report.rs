@@ -7,9 +7,19 @@ use cornjacket_core::diagnostic::{Diagnostic, Place, Severity, SourceFile};
 
 use crate::node::Span;
 
+/// What a file is looked at for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// To run it here and now.
+    Run,
+    /// To find what may be wrong with it anywhere.
+    Check,
+}
+
 /// The diagnostics of a pipeline file.
 pub(crate) struct Report {
     file: Arc<SourceFile>,
+    care: Care,
     diagnostics: Vec<Diagnostic>,
     errors: usize,
     /// Starts and ends of values that could not be filled in.
@@ -17,8 +27,13 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(crate) fn new(file: Arc<SourceFile>) -> Self {
-        Self { file, diagnostics: Vec::new(), errors: 0, unfilled: BTreeMap::new() }
+    pub(crate) fn new(file: Arc<SourceFile>, care: Care) -> Self {
+        Self { file, care, diagnostics: Vec::new(), errors: 0, unfilled: BTreeMap::new() }
+    }
+
+    /// What the file is looked at for.
+    pub(crate) fn care(&self) -> Care {
+        self.care
     }
 
     pub(crate) fn file(&self) -> Arc<SourceFile> {

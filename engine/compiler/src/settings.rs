@@ -37,10 +37,12 @@ pub(crate) fn read_with<T, E: fmt::Display>(
     parse: impl FnOnce(NodeDeserializer<'_>) -> Result<T, E>,
 ) -> Option<T> {
     let failure = RefCell::new(None);
-    match parse(NodeDeserializer { node, owner: owner.clone(), failure: &failure }) {
+    let deserializer = NodeDeserializer { node, owner: owner.clone(), failure: &failure };
+    let place = deserializer.place();
+    match parse(deserializer) {
         Ok(value) => Some(value),
         Err(error) => {
-            let fallback = || Failure { span: owner.clone(), error: SettingError::custom(&error) };
+            let fallback = || Failure { span: place, error: SettingError::custom(&error) };
             let Failure { span, error } = failure.into_inner().unwrap_or_else(fallback);
             report.error("CJ007", &span, error.message, error.hint);
             None
@@ -50,7 +52,10 @@ pub(crate) fn read_with<T, E: fmt::Display>(
 
 /// Reads a value of a type; a failure is reported.
 pub(crate) fn read<T: DeserializeOwned>(entry: &Entry, report: &mut Report) -> Option<T> {
-    read_with(&entry.value, &entry.key_span, report, |deserializer| T::deserialize(deserializer))
+    read_with(&entry.value, &entry.key_span, report, |deserializer| {
+        let (failure, place) = (deserializer.failure, deserializer.place());
+        note(failure, &place, T::deserialize(deserializer))
+    })
 }
 
 /// A deserializer over a value of the tree.
@@ -110,11 +115,7 @@ impl<'a> NodeDeserializer<'a> {
             Value::List(_) => Unexpected::Seq,
             Value::Map(_) => Unexpected::Map,
         };
-        let mut error = SettingError::invalid_type(unexpected, expected);
-        if let (Value::Scalar(scalar), true) = (&self.node.value, error.message.starts_with("expected a list")) {
-            error.hint = Some(format!("write it in brackets: [{}]", scalar.text));
-        }
-        error
+        SettingError::invalid_type(unexpected, expected)
     }
 }
 

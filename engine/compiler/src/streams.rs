@@ -3,7 +3,7 @@
 //! What reads something broken is not reported itself: there is one diagnostic per cause.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cornjacket_core::aggregate::Relation;
@@ -13,8 +13,10 @@ use cornjacket_core::setting;
 use cornjacket_sql::stream::tables_of;
 use cornjacket_sql::{SqlFault, StreamOptions, Tables, compile_stream};
 
+use crate::events::Broken;
 use crate::files::read_text;
 use crate::isolated::isolated;
+use crate::names::is_identifier;
 use crate::node::{Entry, Span, Value};
 use crate::order::{Order, order};
 use crate::position::locate;
@@ -35,11 +37,16 @@ pub(crate) struct Stream {
 }
 
 /// Every stream of the file.
+#[allow(clippy::struct_field_names, reason = "the streams are what it holds; the rest is beside them")]
 pub(crate) struct Streams {
     /// Those that compiled; what a stream reads comes before it.
     pub(crate) streams: Vec<Stream>,
     /// Names of streams and event types that are wrong, reported already.
-    pub(crate) broken: BTreeSet<String>,
+    pub(crate) broken: Broken,
+    /// The SQL files that they are in.
+    pub(crate) files: BTreeSet<PathBuf>,
+    /// What is in the file beside them.
+    pub(crate) others: Others,
 }
 
 impl Streams {
@@ -77,13 +84,13 @@ const MAX_DEPTH: usize = 256;
 pub(crate) fn streams(
     section: Option<&Entry>,
     catalogue: &Catalogue,
-    broken: BTreeSet<String>,
+    (broken, others): (Broken, Others),
     folder: &Path,
     report: &mut Report,
 ) -> Streams {
     let schemas = catalogue.types.iter().map(|(name, t)| (name.clone(), Arc::clone(t.table_schema()))).collect();
-    let mut compiler =
-        Compiler { tables: Tables { schemas }, streams: Streams { streams: Vec::new(), broken }, report };
+    let streams = Streams { streams: Vec::new(), broken, files: BTreeSet::new(), others };
+    let mut compiler = Compiler { tables: Tables { schemas }, streams, report };
     let declared = compiler.declared(section, folder);
     let reads: BTreeMap<&str, BTreeSet<String>> =
         declared.iter().map(|stream| (stream.name.as_str(), reads_of(&stream.sql))).collect();
@@ -103,6 +110,9 @@ fn reads_of(sql: &str) -> BTreeSet<String> {
     isolated(|| tables_of(sql)).unwrap_or_default().into_iter().collect()
 }
 
+/// Names in the file that are neither streams nor event types, and what they are.
+pub(crate) type Others = BTreeMap<String, &'static str>;
+
 struct Compiler<'a> {
     tables: Tables,
     streams: Streams,
@@ -113,8 +123,14 @@ impl Compiler<'_> {
     fn declared(&mut self, section: Option<&Entry>, folder: &Path) -> Vec<Declared> {
         let mut declared = Vec::new();
         for entry in known_settings(section, None, self.report) {
-            match declare(entry, folder, self.report) {
-                Some(stream) => declared.push(stream),
+            // A name that is no name is reported; its SQL could not be read by anyone.
+            match declare(entry, folder, self.report).filter(|stream| is_identifier(&stream.name)) {
+                Some(stream) => {
+                    if let Origin::File(file) = &stream.origin {
+                        self.streams.files.insert(file.path.clone());
+                    }
+                    declared.push(stream);
+                }
                 None => {
                     self.streams.broken.insert(entry.key.clone());
                 }
@@ -129,7 +145,9 @@ impl Compiler<'_> {
         let message = format!("these streams read each other in a circle: {}", names.join(" <- "));
         let hint = "let one of them read event types only".to_string();
         self.report.error("CJ301", &declared[*first].name_span, message, Some(hint));
-        self.streams.broken.extend(cycle.iter().map(|at| declared[*at].name.clone()));
+        for at in cycle {
+            self.streams.broken.insert(declared[*at].name.as_str());
+        }
     }
 
     fn compile(&mut self, stream: &Declared, reads: &BTreeSet<String>) {
@@ -180,9 +198,16 @@ impl Compiler<'_> {
         for fault in faults {
             let place = self.place_of(stream, &fault);
             let mut diagnostic = Diagnostic::error(fault.code, Some(place), fault.message);
-            diagnostic.hint = fault.hint;
+            diagnostic.hint = self.other_name(&diagnostic).or(fault.hint);
             self.report.push(diagnostic);
         }
+    }
+
+    /// A table that is no table, but something else of this file.
+    fn other_name(&self, diagnostic: &Diagnostic) -> Option<String> {
+        let name = diagnostic.message.split('`').nth(1).filter(|_| diagnostic.code == "CJ209")?;
+        let what = self.streams.others.get(name)?;
+        Some(format!("`{name}` is a {what}; SQL reads event types and streams: {}", names_of(&self.tables).join(", ")))
     }
 
     fn place_of(&self, stream: &Declared, fault: &SqlFault) -> Place {
@@ -200,6 +225,10 @@ impl Compiler<'_> {
             (Origin::Scalar(_) | Origin::Expanded(_), None) => Place { file, span: stream.name_span.clone() },
         }
     }
+}
+
+fn names_of(tables: &Tables) -> Vec<&str> {
+    tables.schemas.keys().map(String::as_str).collect()
 }
 
 fn compile(sql: &str, tables: &Tables, options: StreamOptions) -> Result<Relation, Vec<SqlFault>> {
@@ -265,6 +294,11 @@ fn declare(entry: &Entry, folder: &Path, report: &mut Report) -> Option<Declared
     let lateness_entry = entry.value.entry("lateness");
     let (sql, origin) = match &entry.value.value {
         Value::Scalar(_) => inline(entry, report)?,
+        Value::List(_) => {
+            let hint = format!("write the SQL itself, without dashes and brackets: {}: SELECT … FROM …", entry.key);
+            report.error("CJ007", &entry.value.span, "a stream is one SQL text, and this is a list", Some(hint));
+            return None;
+        }
         _ => long_form(entry, folder, report)?,
     };
     let lateness = match lateness_entry {

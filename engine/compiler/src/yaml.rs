@@ -14,6 +14,7 @@ use serde_saphyr::{Error, Location, Spanned};
 
 use crate::node::{Entry, Node, Scalar, Span, Value};
 use crate::report::Report;
+use crate::yaml_fault::{YamlFault, explain};
 
 /// Deeper nesting is refused; the deepest sensible pipeline has about ten levels.
 const MAX_DEPTH: usize = 40;
@@ -40,13 +41,24 @@ pub(crate) fn parse(report: &mut Report) -> Option<Node> {
 }
 
 fn report_error(error: &Error, report: &mut Report) {
-    let text = &report.file().text;
-    let span = error.location().map_or(0..0, |location| span_of(&location, text));
+    let file = report.file();
+    let at = error.location().map_or(0, |location| start_of(&location, &file.text));
     let rendered = error.without_snippet().to_string();
     let message = rendered.lines().next().unwrap_or_default();
     let message = message.split(" at line ").next().unwrap_or(message).trim_end_matches(['.', ':']);
-    let hint = "check the indentation and quotes here and on the line above";
-    report.error("CJ002", &span, format!("the file is not valid YAML: {message}"), Some(hint.into()));
+    let YamlFault { span, message, hint } = explain(&file.text, &(at..at), message);
+    report.error("CJ002", &span, message, Some(hint));
+}
+
+/// Where an error stands: the library gives a line and a column where it has no offset.
+fn start_of(location: &Location, text: &str) -> usize {
+    if location.span().byte_offset().is_some() {
+        return span_of(location, text).start;
+    }
+    let start = line_start(text, location.line());
+    let line = text[start..].split('\n').next().unwrap_or_default();
+    let column = usize::try_from(location.column().saturating_sub(1)).unwrap_or(usize::MAX);
+    start + line.char_indices().nth(column).map_or(line.len(), |(at, _)| at)
 }
 
 /// A value as the library gives it.

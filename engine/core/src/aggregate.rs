@@ -21,8 +21,16 @@ pub trait Transform: fmt::Debug + Send + Sync {
     /// When an expression fails on a row (a cast that overflows, a division by zero).
     fn apply(&self, batch: Batch) -> Result<Batch>;
 
+    /// Whether nothing ever comes out, whatever goes in, as far as that is plain to see.
+    fn is_always_empty(&self) -> bool {
+        false
+    }
+
     /// Where column `input` of the input comes out unchanged, if it does.
     fn position_of(&self, input: usize) -> Option<usize>;
+
+    /// Where the field of a struct in column `input` comes out unchanged, if it does.
+    fn position_of_field(&self, input: usize, field: &str) -> Option<usize>;
 
     /// What it does, for `explain`.
     fn describe(&self) -> String;

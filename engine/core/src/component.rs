@@ -5,14 +5,17 @@
 
 use std::any::Any;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use schemars::Schema;
 
 use crate::aggregate::Relation;
+use crate::catalogue::Catalogue;
 use crate::graph::SinkFactory;
 use crate::operator::OperatorFactory;
+use crate::source::ReaderFactory;
 
 /// What is wrong with settings: which setting (empty: the whole component), what, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +78,26 @@ impl fmt::Debug for Description {
 pub type ParseSettings =
     fn(&mut dyn erased::Deserializer) -> std::result::Result<Box<dyn Any + Send + Sync>, erased::Error>;
 
+/// What a source is built from beside its settings.
+#[derive(Clone, Debug)]
+pub struct SourceContext {
+    /// The source's name.
+    pub name: String,
+    /// The event types that it may bring.
+    pub catalogue: Arc<Catalogue>,
+    /// The folder of the pipeline file, which paths are relative to.
+    pub folder: PathBuf,
+}
+
+/// A configured source.
+#[derive(Clone, Debug)]
+pub enum BuiltSource {
+    /// Clients come to it: the server gives it a place on the ingest port.
+    Served,
+    /// The process reads it.
+    Read(Arc<dyn ReaderFactory>),
+}
+
 /// A source's entry.
 #[derive(Clone, Copy, Debug)]
 pub struct SourceSpec {
@@ -82,6 +105,8 @@ pub struct SourceSpec {
     pub description: Description,
     /// Reads its settings.
     pub parse: ParseSettings,
+    /// Checks the settings and configures the source. It does no I/O.
+    pub build: fn(&(dyn Any + Send + Sync), &SourceContext) -> std::result::Result<BuiltSource, Vec<Fault>>,
 }
 
 /// What a sink is built from beside its settings.
@@ -95,6 +120,10 @@ pub struct SinkContext {
     pub event_type: Option<Arc<crate::catalogue::EventType>>,
     /// Whether the stream takes rows back (weights −1 occur).
     pub updating: bool,
+    /// The columns that identify a row of the stream, where that follows from its SQL.
+    pub key: Option<Vec<usize>>,
+    /// The folder of the pipeline file, which paths are relative to.
+    pub folder: PathBuf,
 }
 
 /// A sink's entry.

@@ -1,12 +1,15 @@
 //! The door: how sources hand in events. It decodes, checks, stores, and answers when what was handed in is durable.
 
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::catalogue::EventType;
 use crate::id::EventId;
+use crate::template::Template;
 
 /// One thing that is wrong with an event, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,6 +78,62 @@ pub struct Submission<B> {
     pub source: Arc<str>,
 }
 
+/// How a message that is only a payload becomes an event.
+#[derive(Clone, Debug)]
+pub struct EnvelopeTemplate {
+    /// Its type.
+    pub event_type: Arc<EventType>,
+    /// What it belongs to.
+    pub aggregate_id: Template,
+    /// When it happened; the ingest time if there is none.
+    pub event_time: Option<Template>,
+    /// Its identity: a UUID, or anything that is unique within the source.
+    pub event_id: Option<Template>,
+}
+
+/// A message of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its bytes within the bundle's.
+    pub bytes: Range<usize>,
+    /// Its number within the bundle's origin, from 1: a line, a row.
+    pub number: u64,
+    /// Why the source could make nothing of it; its bytes are as they came then.
+    pub fault: Option<String>,
+}
+
+/// Messages that a source hands in together. They become durable in one commit, with the position behind them. What is
+/// rejected becomes a dead letter.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// Where the messages come from within the source, such as a file's name.
+    pub origin: Arc<str>,
+    /// The bytes of all messages.
+    pub bytes: Vec<u8>,
+    /// The messages in their order.
+    pub messages: Vec<Message>,
+    /// How a message becomes an event; `None` if each is a whole envelope.
+    pub envelope: Option<Arc<EnvelopeTemplate>>,
+    /// Where the source goes on after these.
+    pub position: String,
+}
+
+/// What became of a bundle.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// How many were stored.
+    pub stored: u64,
+    /// How many were there already.
+    pub repeated: u64,
+    /// How many were wrong, and are dead letters now.
+    pub rejected: u64,
+}
+
+/// What the door answers to a bundle.
+pub type BundleAnswer = Pin<Box<dyn Future<Output = Result<Taken, Refusal>> + Send>>;
+
 /// What the door answers.
 pub type Answer = Pin<Box<dyn Future<Output = Result<EventId, Refusal>> + Send>>;
 
@@ -82,4 +141,7 @@ pub type Answer = Pin<Box<dyn Future<Output = Result<EventId, Refusal>> + Send>>
 pub trait Door: Send + Sync {
     /// Hands in an event.
     fn submit(&self, submission: Submission<Vec<u8>>) -> Answer;
+
+    /// Hands in a bundle. It is taken whole or not at all; after a refusal it may be handed in again.
+    fn submit_bundle(&self, bundle: Arc<Bundle>) -> BundleAnswer;
 }

@@ -83,7 +83,7 @@ pub struct Graph {
 pub struct SinkOutput {
     /// Rows for its projection, part of the epoch's transaction.
     pub write: Option<ProjectionWrite>,
-    /// Text to print once the epoch is committed.
+    /// Lines for the sink's outlet; without one they are printed once the epoch is committed.
     pub lines: Vec<String>,
 }
 
@@ -94,6 +94,17 @@ pub trait Sink: Send {
     /// # Errors
     /// When the rows cannot be brought into form.
     fn on_epoch(&mut self, epoch: u64, batches: Vec<Batch>) -> Result<SinkOutput>;
+}
+
+/// A file beside the store that a sink's lines are appended to, exact over crashes: lines are made durable before their
+/// epoch is committed, the epoch records how long the outlet is then, and whatever lies behind that is cut off.
+pub trait Outlet: Send {
+    /// Puts lines behind the first `length` bytes, in place of whatever is there, makes them durable and says how long it is
+    /// now. The same call may be made again.
+    ///
+    /// # Errors
+    /// [`crate::Error::Full`] and [`crate::Error::Unavailable`] are tried again.
+    fn write(&mut self, length: u64, lines: &[String]) -> Result<u64>;
 }
 
 /// A configured sink of the graph.
@@ -114,6 +125,25 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
     /// # Errors
     /// When something it is made of cannot be built.
     fn create(&self) -> Result<Box<dyn Sink>>;
+
+    /// Opens its outlet, if it has one, and cuts off what lies behind the committed length; `None` if no epoch ever wrote
+    /// to it.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or does not hold what was committed.
+    fn outlet(&self, committed: Option<u64>) -> Result<Option<Box<dyn Outlet>>> {
+        let _ = committed;
+        Ok(None)
+    }
+
+    /// Looks whether what it writes to outside the store can be written, and says what was found; `None` if there is
+    /// nothing.
+    ///
+    /// # Errors
+    /// Why it cannot, for the user.
+    fn probe(&self) -> std::result::Result<Option<String>, String> {
+        Ok(None)
+    }
 
     /// What it does, on one line, for `explain`; also its identity (see [`OperatorFactory::describe`]).
     fn describe(&self) -> String;

@@ -18,7 +18,9 @@ pub mod log;
 pub mod operator;
 pub mod projection;
 pub mod setting;
+pub mod source;
 pub mod store;
+pub mod template;
 pub mod time;
 
 mod error;

@@ -79,6 +79,15 @@ pub struct Events {
     pub client_id: Option<BooleanArray>,
 }
 
+/// Where a source stands behind the events of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The source's name.
+    pub source: String,
+    /// Its position, in its own form.
+    pub position: String,
+}
+
 /// What became of a commit.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
@@ -122,13 +131,19 @@ pub enum Columns {
 /// Outbox, event store and bus in one: what is appended is durable, in order per partition, and can be read from any
 /// position. Appends come from one thread at a time, reads from any number.
 pub trait EventLog: Send + Sync {
-    /// Appends the batches as one commit and returns when they are durable. Rows whose client-given id is there already,
-    /// or comes twice in the commit, are left out: the first wins.
+    /// Appends the batches as one commit, together with the marks of their sources, and returns when they are durable.
+    /// Rows whose client-given id is there already, or comes twice in the commit, are left out: the first wins.
     ///
     /// # Errors
     /// [`crate::Error::Full`] or [`crate::Error::Unavailable`] when nothing of the commit is durable and it may be
     /// tried again; any other error means that this log accepts nothing more.
-    fn append(&self, commit: &[Events]) -> Result<Committed>;
+    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed>;
+
+    /// Where each source stands, by name.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn marks(&self) -> Result<BTreeMap<String, String>>;
 
     /// The end of what is durable.
     fn end(&self) -> Positions;

@@ -49,6 +49,18 @@ pub struct DeadLetter {
     pub event_time: Option<Micros>,
     /// What it was: the row as JSON, or the bytes that came.
     pub body: Vec<u8>,
+    /// Where in the source it stood, such as `readings.ndjson:17`. A source has one dead letter for a place, however often
+    /// it is handed in.
+    pub place: Option<String>,
+}
+
+/// Takes dead letters that belong to no epoch: what a door rejects of a source that cannot be told.
+pub trait DeadLetters: Send + Sync {
+    /// Adds them; durable when it returns. One whose source has a letter for that place already is left out.
+    ///
+    /// # Errors
+    /// When they cannot be written; none of them is then.
+    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()>;
 }
 
 /// A stored dead letter.
@@ -75,6 +87,8 @@ pub struct EpochCommit {
     pub dead_letters: Vec<DeadLetter>,
     /// By how much each counter (`node`, `what`) rose.
     pub counters: BTreeMap<(String, String), i64>,
+    /// How long the outlet of each sink is now, in bytes.
+    pub lengths: BTreeMap<String, u64>,
 }
 
 /// A consistent cut of all state at the end of an epoch.
@@ -122,12 +136,24 @@ pub struct ProjectionRows {
 /// Projections, epochs, snapshots and dead letters of one pipeline.
 ///
 /// Epochs are committed by one thread at a time; reads come from any number and see whole epochs only.
-pub trait Store: Send + Sync {
+pub trait Store: DeadLetters {
     /// Makes a projection's table if it is not there. `clear` empties it and lays it out anew.
     ///
     /// # Errors
     /// [`crate::Error::Conflict`] if a table of that name has other columns and `clear` is false.
     fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()>;
+
+    /// How long the outlets of sinks are, in bytes, by the sink's name; those that never had an epoch are missing.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn lengths(&self) -> Result<BTreeMap<String, u64>>;
+
+    /// Says that a sink's outlet is empty: it is written anew.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn reset_length(&self, sink: &str) -> Result<()>;
 
     /// What is remembered of the pipeline; the default for a new one.
     ///

@@ -3,7 +3,9 @@
 
 pub mod door;
 pub mod engine;
+pub mod feed;
 pub mod status;
 
 pub use engine::{Engine, EngineHandle, EngineOptions, Saver, Step, spawn};
+pub use feed::{Feed, Feeding, SourceStatus};
 pub use status::{ClockStatus, NodeStatus, Status};

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::{check, completions, init, schema, test};
+
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
 #[command(version, propagate_version = true, arg_required_else_help = true, after_help = FIRST_STEPS)]
@@ -16,6 +18,7 @@ pub struct Cli {
 
 const FIRST_STEPS: &str = "\
 Example:
+  cornjacket check pipelines/iot.yaml
   cornjacket run pipelines/iot.yaml
   cornjacket query 'SELECT * FROM sensor_state'
 
@@ -27,9 +30,24 @@ pub enum Command {
     /// Run a pipeline: take events in, compute, and answer queries.
     #[command(long_about = RUN, after_long_help = RUN_EXAMPLES)]
     Run(Run),
+    /// Say everything that is wrong with pipeline files, without running them.
+    #[command(long_about = check::ABOUT, after_long_help = check::EXAMPLES)]
+    Check(check::Arguments),
+    /// Run the tests of pipeline files, with time under their control.
+    #[command(long_about = test::ABOUT, after_long_help = test::EXAMPLES)]
+    Test(test::Arguments),
     /// Ask a running pipeline something in SQL.
     #[command(long_about = QUERY, after_long_help = QUERY_EXAMPLES)]
     Query(Query),
+    /// Make a new project that runs.
+    #[command(long_about = init::ABOUT, after_long_help = init::EXAMPLES)]
+    Init(init::Arguments),
+    /// Print the JSON Schema of the pipeline file, for editors.
+    #[command(long_about = schema::ABOUT, after_long_help = schema::EXAMPLES)]
+    Schema(schema::Arguments),
+    /// Print a script that lets a shell complete commands.
+    #[command(long_about = completions::ABOUT, after_long_help = completions::EXAMPLES)]
+    Completions(completions::Arguments),
 }
 
 const RUN: &str = "\
@@ -76,12 +94,19 @@ pub struct Run {
     /// How to log.
     #[arg(long, env = "CJ_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
+    /// Take the file up anew whenever it changes, without losing an event, or say why that cannot be.
+    #[arg(long)]
+    pub watch: bool,
+    /// When every source has ended, go on answering queries until told to end.
+    #[arg(long)]
+    pub stay: bool,
     /// Listen beyond loopback although nobody is asked who they are.
     #[arg(long)]
     pub insecure: bool,
 }
 
-fn host(text: &str) -> Result<IpAddr, String> {
+/// Reads an address to listen on.
+pub fn host(text: &str) -> Result<IpAddr, String> {
     if text == "localhost" {
         return Ok(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

@@ -61,14 +61,14 @@ fn url(arguments: &cli::Query) -> Result<String, Failure> {
         return Ok(url.trim_end_matches('/').to_string());
     }
     let folder = &arguments.data_dir;
-    let ports = ports_of(folder).ok_or_else(|| {
+    let port = ports_of(folder).and_then(|ports| ports.query).ok_or_else(|| {
         Failure::Environment(anyhow!(
             "no pipeline runs on the data folder {}: start one with `cornjacket run FILE`, or say where it is with \
              --data-dir or --url",
             folder.display()
         ))
     })?;
-    Ok(format!("http://127.0.0.1:{}", ports.query))
+    Ok(format!("http://127.0.0.1:{port}"))
 }
 
 async fn ask(url: &str, arguments: &cli::Query) -> Result<Answer, Failure> {

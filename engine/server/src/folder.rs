@@ -13,9 +13,11 @@ const PORTS: &str = "ports.json";
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Ports {
     /// Takes events in.
-    pub ingest: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingest: Option<u16>,
     /// Answers queries.
-    pub query: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query: Option<u16>,
 }
 
 /// A data folder that this process holds until it ends.
@@ -77,6 +79,24 @@ impl DataFolder {
     }
 }
 
+/// The process that holds a folder, if one does; the folder is not changed.
+pub fn holder(folder: &Path) -> std::io::Result<Option<String>> {
+    let mut lock = match OpenOptions::new().read(true).write(true).open(folder.join("lock")) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            lock.read_to_string(&mut process)?;
+            Ok(Some(process.trim().to_string()))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// The ports of the process that holds a folder.
 pub fn ports_of(folder: &Path) -> Option<Ports> {
     let text = std::fs::read_to_string(folder.join(PORTS)).ok()?;
@@ -92,8 +112,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("made/on/the/way");
         let held = DataFolder::hold(&path).expect("held");
-        held.publish_ports(Ports { ingest: 1, query: 2 }).expect("written");
-        assert_eq!(ports_of(&path).map(|ports| (ports.ingest, ports.query)), Some((1, 2)));
+        held.publish_ports(Ports { ingest: Some(1), query: Some(2) }).expect("written");
+        assert_eq!(ports_of(&path).map(|ports| (ports.ingest, ports.query)), Some((Some(1), Some(2))));
 
         let refused = DataFolder::hold(&path).err().expect("refused").to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");

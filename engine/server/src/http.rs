@@ -1,10 +1,8 @@
 //! What every service's HTTP server has: limits, health, metrics, errors as JSON, and an orderly end.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -55,13 +53,6 @@ impl IntoResponse for Problem {
         }
         response
     }
-}
-
-/// Opens a socket; the message of an error names the port and the flag.
-pub async fn bind(host: IpAddr, port: u16, flag: &str) -> Result<TcpListener> {
-    TcpListener::bind(SocketAddr::new(host, port)).await.with_context(|| {
-        format!("port {port} on {host} cannot be opened: choose another with {flag} (0 takes any that is free)")
-    })
 }
 
 /// A service's routes with what all services have.

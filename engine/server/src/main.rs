@@ -1,14 +1,19 @@
 //! `cornjacket`: one binary that turns a YAML file with SQL in it into a durable, event-driven CQRS system.
 
+mod check;
 mod cli;
 mod client;
+mod completions;
 mod environment;
 mod folder;
 mod http;
+mod init;
 mod logging;
 mod metrics;
 mod query;
 mod run;
+mod test;
+mod schema;
 
 use std::process::ExitCode;
 
@@ -41,7 +46,15 @@ fn main() -> ExitCode {
     };
     let outcome = match arguments.command {
         cli::Command::Run(arguments) => run::run(&arguments),
+        cli::Command::Check(arguments) => check::check(&arguments),
+        cli::Command::Test(arguments) => test::test(&arguments),
         cli::Command::Query(arguments) => client::query(&arguments),
+        cli::Command::Init(arguments) => init::init(&arguments),
+        cli::Command::Schema(arguments) => schema::schema(&arguments),
+        cli::Command::Completions(arguments) => {
+            completions::completions(&arguments);
+            Ok(())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,9 @@
 //! Sinks: where rows leave the graph.
 
+pub mod file;
 pub mod projection;
 pub mod stdout;
 
+pub mod capture;
+mod changes;
 mod rows;

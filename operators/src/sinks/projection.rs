@@ -39,11 +39,14 @@ pub const SPEC: SinkSpec = SinkSpec {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The event type or stream whose rows it keeps.
+    #[schemars(example = "sensor.reading")]
     pub from: String,
     /// The columns that identify a row; at least one.
+    #[schemars(length(min = 1), example = ["device", "window_start"])]
     pub key: Vec<String>,
     /// The time column that queries and retention go by.
     #[serde(default)]
+    #[schemars(example = &"window_start")]
     pub time: Option<String>,
 }
 
@@ -86,7 +89,9 @@ fn key_faults(settings: &Settings, context: &SinkContext) -> Vec<Fault> {
     }
     let fault = |(index, name): (usize, &String)| {
         if settings.key[..index].contains(name) {
-            return Some(Fault::new("key", format!("`{name}` is in the key twice")).at(index));
+            return Some(
+                Fault::new("key", format!("`{name}` is in the key twice")).at(index).with_hint("leave one of them out"),
+            );
         }
         match context.schema.field_with_name(name) {
             Err(_) => Some(unknown_column("key", name, context).at(index)),
@@ -106,15 +111,17 @@ fn time_fault(time: &str, context: &SinkContext) -> Option<Fault> {
     match context.schema.field_with_name(time) {
         Err(_) => Some(unknown_column("time", time, context)),
         Ok(field) if !matches!(field.data_type(), DataType::Timestamp(..)) => {
-            Some(Fault::new("time", format!("`{time}` is a {}, not a time", field.data_type())))
+            let message = format!("`{time}` is a {}, not a time", field.data_type());
+            Some(Fault::new("time", message).with_hint("name a column of type timestamp, such as event_time"))
         }
         Ok(_) => None,
     }
 }
 
 fn unknown_column(setting: &str, name: &str, context: &SinkContext) -> Fault {
-    let names: Vec<&str> = context.schema.fields().iter().map(|field| field.name().as_str()).collect();
-    Fault::new(setting, format!("there is no column `{name}`")).with_hint(format!("available: {}", names.join(", ")))
+    let columns = context.schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    let available = columns.collect::<Vec<_>>().join(", ");
+    Fault::new(setting, format!("there is no column `{name}`")).with_hint(format!("available: {available}"))
 }
 
 /// Which columns of the input the table has. Of an event type: the key and the payload's fields, since every row has the

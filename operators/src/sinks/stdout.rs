@@ -6,9 +6,6 @@
 use std::any::Any;
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
-use arrow::json::writer::{LineDelimited, WriterBuilder};
 use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::component::{Description, Fault, SinkContext, SinkSpec, parse_settings};
@@ -16,7 +13,7 @@ use cornjacket_core::graph::{Sink, SinkFactory, SinkOutput};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::rows::EpochRows;
+use super::changes::{Changes, Stream};
 
 /// Its entry in the registry.
 pub const SPEC: SinkSpec = SinkSpec {
@@ -37,6 +34,7 @@ pub const SPEC: SinkSpec = SinkSpec {
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// The event type or stream whose rows it prints.
+    #[schemars(example = "sensor.reading")]
     pub from: String,
 }
 
@@ -44,13 +42,13 @@ fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Ar
     if !settings.is::<Settings>() {
         return Err(vec![Fault::new("", "these are not the settings of stdout")]);
     }
-    Ok(Arc::new(Factory { schema: Arc::clone(&context.schema), updating: context.updating }))
+    let stream = Stream { schema: Arc::clone(&context.schema), updating: context.updating, key: context.key.clone() };
+    Ok(Arc::new(Factory { stream }))
 }
 
 #[derive(Clone, Debug)]
 struct Factory {
-    schema: SchemaRef,
-    updating: bool,
+    stream: Stream,
 }
 
 impl SinkFactory for Factory {
@@ -78,27 +76,7 @@ impl Sink for Printer {
         if batches.is_empty() {
             return Ok(SinkOutput::default());
         }
-        let columns: Vec<usize> = (0..self.0.schema.fields().len()).collect();
-        let mut epoch = EpochRows::concat(&batches, &columns, &self.0.schema)?;
-        if self.0.updating {
-            epoch = epoch.consolidated()?;
-        }
-        let mut lines = json_lines(&epoch.rows)?;
-        if let Some(weights) = epoch.weight.as_ref().filter(|_| self.0.updating) {
-            for (line, weight) in lines.iter_mut().zip(weights.values()) {
-                let operation = if *weight < 0 { "delete" } else { "insert" };
-                line.insert_str(1, &format!("\"op\":\"{operation}\"{}", if line.len() > 2 { "," } else { "" }));
-            }
-        }
+        let lines = Changes::of(&batches, &self.0.stream)?.json_lines(self.0.stream.updating)?;
         Ok(SinkOutput { write: None, lines })
     }
-}
-
-/// Each row as a JSON object; nulls are written.
-fn json_lines(rows: &RecordBatch) -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
-    writer.write(rows)?;
-    writer.finish()?;
-    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect())
 }

@@ -1,3 +1,7 @@
-//! Sources: where events come in. Each hands what it receives to the door and answers its client with what the door says.
+//! Sources: where events come in. What they receive goes to the door.
 
+pub mod file;
+pub mod generator;
 pub mod http;
+
+mod messages;

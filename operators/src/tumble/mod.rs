@@ -101,10 +101,12 @@ impl Tumble {
         Ok((assignment, late))
     }
 
-    fn emit(&self, start: Micros, rows: pane::Emission, output: &mut Output) -> Result<()> {
+    /// The rows carry the watermark as it was before it rose and let them go: what reads them has seen no more of time than
+    /// that, however far it rose, so rows that leave in time are in time for the windows of the next stream.
+    fn emit(&self, start: Micros, clock: Micros, rows: pane::Emission, output: &mut Output) -> Result<()> {
         let columns = self.with_window(start, &rows.rows)?;
         let order = i64::try_from(output.epoch).unwrap_or(i64::MAX);
-        output.emit(Batch::computed(columns, self.end_of(start) - 1, self.watermark, order, rows.weight));
+        output.emit(Batch::computed(columns, self.end_of(start) - 1, clock, order, rows.weight));
         Ok(())
     }
 
@@ -151,7 +153,8 @@ impl Operator for Tumble {
     }
 
     fn on_watermark(&mut self, watermark: Micros, output: &mut Output) -> Result<()> {
-        self.watermark = self.watermark.max(watermark);
+        let before = self.watermark;
+        self.watermark = before.max(watermark);
         let closing: Vec<Micros> =
             self.panes.keys().copied().take_while(|s| self.end_of(*s) <= self.watermark).collect();
         for start in closing {
@@ -162,7 +165,7 @@ impl Operator for Tumble {
                 self.panes.remove(&start);
             }
             if let Some(rows) = emission {
-                self.emit(start, rows, output)?;
+                self.emit(start, before, rows, output)?;
             }
         }
         Ok(())

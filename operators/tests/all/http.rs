@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cornjacket_core::catalogue::{Catalogue, EventType, Field, FieldType, UnknownFields, WatermarkPolicy};
 use cornjacket_core::codec::{Context, Decoder, Limits};
-use cornjacket_core::door::{Answer, Door, Refusal, Submission};
+use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
 use cornjacket_operators::sources::http::{Patience, Settings, routes_with};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -35,6 +35,10 @@ impl Door for CheckingDoor {
             Ok(accepted) => Ok(accepted.id),
         };
         Box::pin(std::future::ready(answer))
+    }
+
+    fn submit_bundle(&self, _: Arc<Bundle>) -> BundleAnswer {
+        unreachable!("clients of this source hand in one event at a time")
     }
 }
 

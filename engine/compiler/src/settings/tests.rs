@@ -7,6 +7,7 @@ use cornjacket_core::diagnostic::SourceFile;
 use serde::Deserialize;
 
 use super::*;
+use crate::report::Care;
 
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -34,7 +35,7 @@ enum Choice {
 fn settings(yaml: &str) -> Result<Settings, String> {
     let read = |erased: bool| {
         let file = Arc::new(SourceFile { path: PathBuf::from("t.yaml"), text: yaml.into() });
-        let mut report = Report::new(file);
+        let mut report = Report::new(file, Care::Run);
         let mut root = crate::yaml::parse(&mut report).expect(yaml);
         crate::expand::expand(&mut root, &|_| Some("7".into()), &mut report);
         let entry = root.entry("s").expect(yaml);

@@ -1,31 +1,96 @@
-//! `golden/NAME.yaml` gives exactly the diagnostics of `golden/NAME.txt`. `UPDATE_GOLDEN=1` writes the latter anew.
+//! `NAME.yaml` gives exactly the diagnostics of the `NAME.txt` beside it. `UPDATE_GOLDEN=1` writes the latter anew.
+//!
+//! `golden/` has whole files with many faults, which show that all are found together; `broken/` has one mistake a file,
+//! as people make them, which shows that each message alone is enough to correct it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cornjacket_compiler::{render, to_json};
+use cornjacket_core::diagnostic::Severity;
 
 use super::{load_file, load_text};
 
-#[test]
-fn diagnostics_are_as_written() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut cases: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let mut cases: Vec<_> =
+        std::fs::read_dir(&folder).expect("a test file").map(|entry| entry.expect("a test file").path()).collect();
     cases.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
     cases.sort();
-    assert!(cases.len() > 5, "the cases are gone");
+    cases
+}
+
+/// The cases whose diagnostics are not as written, with what they are.
+fn differing(cases: &[PathBuf]) -> Vec<String> {
     let mut wrong = Vec::new();
     for case in cases {
-        let outcome = load_file(&case);
-        let prefix = format!("{}/", folder.display());
+        let outcome = load_file(case);
+        let prefix = format!("{}/", case.parent().expect("a test file").display());
         let found = render(&outcome.diagnostics, false).replace(&prefix, "");
         let expected = case.with_extension("txt");
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
-            std::fs::write(&expected, &found).unwrap();
+            std::fs::write(&expected, &found).expect("a test file");
         } else if std::fs::read_to_string(&expected).unwrap_or_default() != found {
             wrong.push(format!("{}:\n{found}", case.display()));
         }
     }
+    wrong
+}
+
+#[test]
+fn diagnostics_are_as_written() {
+    let cases = cases("golden");
+    assert!(cases.len() > 5, "the cases are gone");
+    let wrong = differing(&cases);
     assert!(wrong.is_empty(), "these differ (UPDATE_GOLDEN=1 accepts them):\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_mistake_has_the_message_that_corrects_it() {
+    let cases = cases("broken");
+    assert!(cases.len() > 300, "the cases are gone");
+    let wrong = differing(&cases);
+    assert!(wrong.is_empty(), "these differ (UPDATE_GOLDEN=1 accepts them):\n{}", wrong.join("\n"));
+}
+
+/// Names of the engine's own types and phases mean nothing to who wrote the file.
+pub(super) const FOREIGN: [&str; 14] = [
+    "Utf8",
+    "Int64",
+    "Float64",
+    "Timestamp(",
+    "Struct(",
+    "Interval(",
+    "Schema error",
+    "type_coercion",
+    "Error during",
+    "This feature",
+    "Datafusion",
+    "LogicalPlan",
+    "Internal error",
+    "Arrow error",
+];
+
+/// One mistake gives one message or few, each with a way out, in the words of the file.
+#[test]
+fn messages_are_few_helpful_and_in_our_words() {
+    let mut wrong = Vec::new();
+    for case in cases("broken") {
+        let name = case.file_stem().unwrap().to_string_lossy().into_owned();
+        let diagnostics = load_file(&case).diagnostics;
+        for diagnostic in &diagnostics {
+            let hint = diagnostic.hint.as_deref().unwrap_or_default();
+            let said = format!("{name}: {}: {hint}", diagnostic.message);
+            if hint.is_empty() {
+                wrong.push(format!("no help: {said}"));
+            }
+            wrong.extend(FOREIGN.iter().filter(|word| said.contains(*word)).map(|word| format!("`{word}`: {said}")));
+        }
+        let errors = diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        if diagnostics.is_empty() || errors > 3 {
+            wrong.push(format!("{name}: {errors} errors"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]

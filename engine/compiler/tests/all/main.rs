@@ -4,11 +4,12 @@ mod codes;
 mod golden;
 mod graph;
 mod mutations;
+mod schema;
 
 use std::path::{Path, PathBuf};
 
 use cornjacket_compiler::{Outcome, load};
-use cornjacket_core::component::{Description, Registry, SourceSpec, parse_settings};
+use cornjacket_core::component::{BuiltSource, Description, Registry, SourceSpec, parse_settings};
 use cornjacket_operators::{sinks, transform, tumble, union};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -41,6 +42,7 @@ const SOURCE: SourceSpec = SourceSpec {
         schema: || schemars::schema_for!(Nothing),
     },
     parse: parse_settings::<Nothing>,
+    build: |_, _| Ok(BuiltSource::Served),
 };
 
 const REGISTRY: Registry = Registry {
@@ -53,10 +55,8 @@ fn load_file(path: &Path) -> Outcome {
     load(path, &environment, &REGISTRY)
 }
 
-/// Loads a pipeline from a text, through a file as users do.
+/// Loads a pipeline from a text, as if it were a file among the golden ones.
 fn load_text(text: &str) -> Outcome {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("pipeline.yaml");
-    std::fs::write(&path, text).expect("a file");
-    load_file(&path)
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/pipeline.yaml");
+    cornjacket_compiler::load_text(&path, text.to_string(), &environment, &REGISTRY)
 }

@@ -43,7 +43,7 @@ pub(super) fn read<'de>(text: &'de str, faults: &mut Faults) -> Result<Envelope<
     Ok(envelope)
 }
 
-fn not_json(text: &str, error: &serde_json::Error) -> Rejection {
+pub(super) fn not_json(text: &str, error: &serde_json::Error) -> Rejection {
     let line = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default().as_bytes();
     let rest = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
     let is_near = |word: &str| rest.windows(word.len()).take(3).any(|window| window == word.as_bytes());
@@ -89,7 +89,7 @@ fn event_id(text: &str, faults: &mut Faults) -> Option<EventId> {
     id
 }
 
-fn is_aggregate_id(id: &str, faults: &mut Faults) -> bool {
+pub(super) fn is_aggregate_id(id: &str, faults: &mut Faults) -> bool {
     let message = if id.is_empty() {
         "must not be empty".to_owned()
     } else if id.len() > MAX_AGGREGATE_ID {

@@ -1,6 +1,6 @@
 //! Points in time as JSON has them: RFC 3339 text, or a number whose size tells its unit.
 
-use crate::time::{MAX_EVENT_TIME, Micros, SECOND};
+use crate::time::{MAX_EVENT_TIME, Micros, SECOND, parse_rfc3339};
 
 /// What a time may look like, for messages.
 pub(super) const EXPECTED: &str = "a time (RFC 3339 text, or epoch seconds, milliseconds or microseconds)";
@@ -32,6 +32,17 @@ pub(super) fn from_real(number: f64) -> Option<Micros> {
     };
     let time = (number * unit).round();
     (time.abs() < (MAX_EVENT_TIME + 1) as f64).then_some(time as Micros)
+}
+
+/// Reads a text: RFC 3339, or a number by its size.
+pub(super) fn from_text(text: &str) -> Option<Micros> {
+    let text = text.trim();
+    if let Ok(number) = text.parse::<i128>() {
+        return from_whole(number);
+    }
+    let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+    let real = text.parse::<f64>().ok().filter(|number| is_number && number.is_finite());
+    real.map_or_else(|| parse_rfc3339(text), from_real)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod envelope;
 mod fault;
 mod instant;
 mod metadata;
+mod payload;
 mod record;
 mod table;
 #[cfg(test)]
@@ -24,7 +25,7 @@ mod value;
 use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, EventType};
-use crate::door::{ClientId, Rejection, RejectionKind};
+use crate::door::{ClientId, EnvelopeTemplate, Rejection, RejectionKind};
 use crate::error::Result;
 use crate::id::EventId;
 use crate::log::Events;
@@ -33,6 +34,8 @@ use crate::time::{Micros, format_rfc3339};
 use envelope::Envelope;
 use fault::{Faults, Rule, did_you_mean, quoted};
 use table::{Row, Table};
+
+pub use payload::Variables;
 
 /// What a body may be.
 #[derive(Clone, Copy, Debug)]
@@ -114,20 +117,53 @@ impl Decoder {
     /// # Errors
     /// When it is not JSON, not an envelope, or does not fit the catalogue. Nothing of it is in the columns then.
     pub fn decode(&mut self, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
-        if self.bytes.saturating_add(body.len()) > MAX_COLLECTED_BYTES {
-            let message = "too many events were collected before this one".to_owned();
-            return Err(text::reject(RejectionKind::TooLarge, "too_large", message));
-        }
+        self.check_room(body)?;
         let text = text::check(body, &self.limits)?;
         self.faults.clear();
         let envelope = envelope::read(text, &mut self.faults)?;
-        let index = self.table_of(&envelope);
-        let id = self.check(index, &envelope, context);
+        self.take(&envelope, body.len(), context)
+    }
+
+    /// Takes in one event that came as its payload only; its envelope is made by a template.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], and when the template cannot be filled.
+    pub fn decode_payload(
+        &mut self,
+        payload: &[u8],
+        template: &EnvelopeTemplate,
+        variables: Variables<'_>,
+        context: &Context<'_>,
+    ) -> Result<Accepted<'_>, Rejection> {
+        self.check_room(payload)?;
+        let text = text::check(payload, &self.limits)?;
+        self.faults.clear();
+        let (envelope, client_id) = payload::envelope(text, template, (context.source, variables), &mut self.faults)?;
+        let context = Context { client_id: client_id.as_ref().or(context.client_id), ..*context };
+        self.take(&envelope, payload.len(), &context)
+    }
+
+    fn check_room(&self, body: &[u8]) -> Result<(), Rejection> {
+        if self.bytes.saturating_add(body.len()) <= MAX_COLLECTED_BYTES {
+            return Ok(());
+        }
+        let message = "too many events were collected before this one".to_owned();
+        Err(text::reject(RejectionKind::TooLarge, "too_large", message))
+    }
+
+    fn take(
+        &mut self,
+        envelope: &Envelope<'_>,
+        bytes: usize,
+        context: &Context<'_>,
+    ) -> Result<Accepted<'_>, Rejection> {
+        let index = self.table_of(envelope);
+        let id = self.check(index, envelope, context);
         let (Some(id), Some(table)) = (id, index.and_then(|index| self.tables.get_mut(index))) else {
             return Err(self.faults.reject());
         };
         self.rows += 1;
-        self.bytes += body.len();
+        self.bytes += bytes;
         Ok(Accepted { id, event_type: table.event_type() })
     }
 

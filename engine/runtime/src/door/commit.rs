@@ -3,43 +3,66 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cornjacket_core::Error;
-use cornjacket_core::door::Refusal;
+use cornjacket_core::door::{Refusal, Taken};
 use cornjacket_core::environment::Clock;
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Committed, EventLog, Events};
+use cornjacket_core::log::{Committed, EventLog, Events, Mark};
+use cornjacket_core::store::{DeadLetter, DeadLetters};
 use cornjacket_core::time::{Micros, SECOND};
+use cornjacket_core::{Error, Result};
 use tokio::sync::oneshot;
 
 use super::metrics::{Kind, Metrics};
 use super::queue::Queue;
 
 /// Events for one commit, and who waits for it.
+#[derive(Default)]
 pub(super) struct Group {
     pub events: Vec<Events>,
     /// In the order of the events' sequence.
     pub pending: Vec<Pending>,
+    /// Where sources stand behind these events.
+    pub marks: Vec<Mark>,
+    /// What was rejected of bundles; durable before the marks are, so that nothing vanishes.
+    pub letters: Vec<DeadLetter>,
 }
 
-/// A decoded event whose answer is due after the commit.
-pub(super) struct Pending {
+/// An event that is decoded.
+pub(super) struct Entry {
     pub id: EventId,
     pub kind: Arc<Kind>,
-    pub answer: oneshot::Sender<Result<EventId, Refusal>>,
+}
+
+/// What is decoded and waits for the commit.
+pub(super) enum Pending {
+    One { entry: Entry, answer: oneshot::Sender<Result<EventId, Refusal>> },
+    Bundle { entries: Vec<Entry>, rejected: u64, answer: oneshot::Sender<Result<Taken, Refusal>> },
 }
 
 impl Group {
     /// Answers all with a refusal. Whoever asked may be gone, which is no fault.
     pub fn refuse(self, refusal: &Refusal) {
         for pending in self.pending {
-            let _ = pending.answer.send(Err(refusal.clone()));
+            match pending {
+                Pending::One { answer, .. } => drop(answer.send(Err(refusal.clone()))),
+                Pending::Bundle { answer, .. } => drop(answer.send(Err(refusal.clone()))),
+            }
         }
+    }
+
+    fn events(&self) -> usize {
+        let of = |pending: &Pending| match pending {
+            Pending::One { .. } => 1,
+            Pending::Bundle { entries, .. } => entries.len(),
+        };
+        self.pending.iter().map(of).sum()
     }
 }
 
 /// Appends groups to the log.
 pub(super) struct Committer {
     pub log: Arc<dyn EventLog>,
+    pub letters: Arc<dyn DeadLetters>,
     pub clock: Arc<dyn Clock>,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
@@ -54,12 +77,12 @@ impl Committer {
 
     fn commit(&self, group: Group) {
         let start = self.clock.monotonic();
-        let result = self.log.append(&group.events);
+        let result = self.store(&group);
         self.metrics.commit_seconds.observe(seconds(self.clock.monotonic() - start));
         match result {
             Ok(committed) => self.answer(group, &committed),
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, events = group.pending.len(), "the log did not take a commit");
+                tracing::warn!(%error, events = group.events(), "the log did not take a commit");
                 self.refuse(group, &error);
             }
             Err(error) => {
@@ -70,9 +93,16 @@ impl Committer {
         }
     }
 
+    fn store(&self, group: &Group) -> Result<Committed> {
+        if !group.letters.is_empty() {
+            self.letters.add_dead_letters(self.clock.now(), &group.letters)?;
+        }
+        self.log.append(&group.events, &group.marks)
+    }
+
     fn refuse(&self, group: Group, error: &Error) {
         let refusal = Refusal::Unavailable(error.to_string());
-        for _ in &group.pending {
+        for _ in 0..group.events() {
             self.metrics.refused(&refusal);
         }
         group.refuse(&refusal);
@@ -80,22 +110,50 @@ impl Committer {
 
     /// Answers every event with its id. A repeat's id is that of the event it repeats, so its answer is the same.
     fn answer(&self, group: Group, committed: &Committed) {
-        self.metrics.observe_rows(group.pending.len());
-        let mut repeats: HashMap<EventId, u64> = HashMap::new();
-        for id in &committed.repeated {
+        self.metrics.observe_rows(group.events());
+        let mut repeats = Repeats::new(&committed.repeated);
+        // From the end, since within a commit the first of equal ids is the one that was stored.
+        for pending in group.pending.into_iter().rev() {
+            // Whoever asked may be gone, which is no fault: the event is stored all the same.
+            match pending {
+                Pending::One { entry, answer } => {
+                    repeats.count(&entry);
+                    drop(answer.send(Ok(entry.id)));
+                }
+                Pending::Bundle { entries, rejected, answer } => {
+                    let repeated = entries.iter().rev().filter(|entry| repeats.count(entry)).count() as u64;
+                    let stored = entries.len() as u64 - repeated;
+                    drop(answer.send(Ok(Taken { stored, repeated, rejected })));
+                }
+            }
+        }
+    }
+}
+
+/// How often each id of a commit was a repeat.
+struct Repeats(HashMap<EventId, u64>);
+
+impl Repeats {
+    fn new(repeated: &[EventId]) -> Self {
+        let mut repeats = HashMap::new();
+        for id in repeated {
             *repeats.entry(*id).or_default() += 1;
         }
-        // From the end, since within a commit the first of equal ids is the one that was stored.
-        for Pending { id, kind, answer } in group.pending.into_iter().rev() {
-            match repeats.get_mut(&id).filter(|left| **left > 0) {
-                Some(left) => {
-                    *left -= 1;
-                    kind.repeated.inc();
-                }
-                None => kind.accepted.inc(),
+        Self(repeats)
+    }
+
+    /// Counts an event as accepted or repeated; says whether it is a repeat.
+    fn count(&mut self, Entry { id, kind }: &Entry) -> bool {
+        match self.0.get_mut(id).filter(|left| **left > 0) {
+            Some(left) => {
+                *left -= 1;
+                kind.repeated.inc();
+                true
             }
-            // Whoever asked may be gone, which is no fault: the event is stored all the same.
-            let _ = answer.send(Ok(id));
+            None => {
+                kind.accepted.inc();
+                false
+            }
         }
     }
 }

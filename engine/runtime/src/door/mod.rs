@@ -23,15 +23,16 @@ use std::thread::{self, JoinHandle};
 
 use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::codec::{Decoder, Limits};
-use cornjacket_core::door::{Answer, Door, Refusal, Submission};
+use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
 use cornjacket_core::environment::Environment;
 use cornjacket_core::log::EventLog;
+use cornjacket_core::store::DeadLetters;
 use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use metrics::Metrics;
-use queue::{Queue, Waiting};
+use queue::{Queue, Waiting, Work};
 
 /// Bounds of what the door holds.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +75,7 @@ impl GroupCommit {
     /// When a thread cannot be started, or the registry has a door's metrics already.
     pub fn start(
         catalogue: &Catalogue,
-        log: Arc<dyn EventLog>,
+        (log, letters): (Arc<dyn EventLog>, Arc<dyn DeadLetters>),
         environment: Environment,
         options: DoorOptions,
         registry: &prometheus::Registry,
@@ -88,7 +89,7 @@ impl GroupCommit {
             Arc::clone(&queue),
             Arc::clone(&metrics),
         );
-        let committer = commit::Committer { log, clock: environment.clock, queue, metrics };
+        let committer = commit::Committer { log, letters, clock: environment.clock, queue, metrics };
         door.spawn("door-decode", move || decoder.run())?;
         door.spawn("door-commit", move || committer.run())?;
         Ok(door)
@@ -105,6 +106,10 @@ impl GroupCommit {
         let thread = thread.map_err(|error| Error::Unavailable(format!("no thread for {name}: {error}")))?;
         self.threads.lock().push(thread);
         Ok(())
+    }
+
+    fn push(&self, work: Work) -> Result<(), Refusal> {
+        self.queue.push(Waiting::new(work)).inspect_err(|refusal| self.metrics.refused(refusal))
     }
 
     /// Whether events can still be taken: not after the log failed for good, nor after a thread died.
@@ -134,11 +139,18 @@ impl Drop for GroupCommit {
 impl Door for GroupCommit {
     fn submit(&self, submission: Submission<Vec<u8>>) -> Answer {
         let (answer, result) = oneshot::channel();
-        if let Err(refusal) = self.queue.push(Waiting { submission, answer }) {
-            self.metrics.refused(&refusal);
-            return Box::pin(ready(Err(refusal)));
+        match self.push(Work::One { submission, answer }) {
+            Ok(()) => Box::pin(async move { result.await.unwrap_or_else(|_| Err(died())) }),
+            Err(refusal) => Box::pin(ready(Err(refusal))),
         }
-        Box::pin(async move { result.await.unwrap_or_else(|_| Err(died())) })
+    }
+
+    fn submit_bundle(&self, bundle: Arc<Bundle>) -> BundleAnswer {
+        let (answer, result) = oneshot::channel();
+        match self.push(Work::Bundle { bundle, answer }) {
+            Ok(()) => Box::pin(async move { result.await.unwrap_or_else(|_| Err(died())) }),
+            Err(refusal) => Box::pin(ready(Err(refusal))),
+        }
     }
 }
 

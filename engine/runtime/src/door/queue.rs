@@ -1,8 +1,9 @@
 //! What the door's threads share: submissions that wait, and the group that is handed from one thread to the other.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use cornjacket_core::door::{Refusal, Submission};
+use cornjacket_core::door::{Bundle, Refusal, Submission, Taken};
 use cornjacket_core::id::EventId;
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntGauge;
@@ -11,10 +12,35 @@ use tokio::sync::oneshot;
 use super::DoorOptions;
 use super::commit::Group;
 
-/// A submission that nobody has looked at, and where its answer goes.
+/// What was handed in, and where its answer goes.
+pub(super) enum Work {
+    One { submission: Submission<Vec<u8>>, answer: oneshot::Sender<Result<EventId, Refusal>> },
+    Bundle { bundle: Arc<Bundle>, answer: oneshot::Sender<Result<Taken, Refusal>> },
+}
+
+/// Work that nobody has looked at.
 pub(super) struct Waiting {
-    pub submission: Submission<Vec<u8>>,
-    pub answer: oneshot::Sender<Result<EventId, Refusal>>,
+    pub work: Work,
+    events: usize,
+    bytes: usize,
+}
+
+impl Waiting {
+    pub fn new(work: Work) -> Self {
+        let (events, bytes) = match &work {
+            Work::One { submission, .. } => (1, submission.body.len()),
+            Work::Bundle { bundle, .. } => (bundle.messages.len(), bundle.bytes.len()),
+        };
+        Self { work, events, bytes }
+    }
+
+    /// Answers that it is not taken. Whoever asked may be gone, which is no fault.
+    fn refuse(self, refusal: &Refusal) {
+        match self.work {
+            Work::One { answer, .. } => drop(answer.send(Err(refusal.clone()))),
+            Work::Bundle { answer, .. } => drop(answer.send(Err(refusal.clone()))),
+        }
+    }
 }
 
 /// What the decoder is to do next.
@@ -71,35 +97,36 @@ impl Queue {
         if state.is_closing {
             return Err(Refusal::Closing);
         }
-        let bytes = state.waiting_bytes + waiting.submission.body.len();
+        let bytes = state.waiting_bytes + waiting.bytes;
         let has_room = state.waiting.len() < self.options.max_waiting && bytes <= self.options.max_waiting_bytes;
-        // A single body is taken whatever its size, so that a small queue does not refuse it for ever.
+        // A single one is taken whatever its size, so that a small queue does not refuse it for ever.
         if !has_room && !state.waiting.is_empty() {
             return Err(Refusal::Busy);
         }
         state.waiting_bytes = bytes;
+        self.depth.add(signed(waiting.events));
         state.waiting.push_back(waiting);
-        self.depth.inc();
         drop(state);
         self.to_decode.notify_one();
         Ok(())
     }
 
-    /// Waits until there is something to do for a decoder that has collected so many rows and bytes.
-    pub fn next_step(&self, rows: usize, bytes: usize) -> Step {
+    /// Waits until there is something to do for a decoder that has collected so many rows and bytes, and perhaps something
+    /// that needs a commit without rows.
+    pub fn next_step(&self, rows: usize, bytes: usize, has_pending: bool) -> Step {
         let is_full = rows >= self.options.max_commit_rows || bytes >= self.options.max_commit_bytes;
         let mut state = self.state.lock();
         loop {
             if state.broken.is_some() {
                 return Step::End;
             }
-            if rows > 0 && state.is_idle && state.group.is_none() {
+            if has_pending && state.is_idle && state.group.is_none() {
                 return Step::HandOver;
             }
             if !is_full && !state.waiting.is_empty() {
                 return Step::Decode(self.take(&mut state, rows, bytes));
             }
-            if state.is_closing && state.waiting.is_empty() && rows == 0 {
+            if state.is_closing && state.waiting.is_empty() && !has_pending {
                 state.is_drained = true;
                 self.to_commit.notify_one();
                 return Step::End;
@@ -109,18 +136,17 @@ impl Queue {
     }
 
     /// Takes as much as fits into the commit.
-    fn take(&self, state: &mut State, rows: usize, mut bytes: usize) -> VecDeque<Waiting> {
-        let room = self.options.max_commit_rows.saturating_sub(rows);
+    fn take(&self, state: &mut State, mut rows: usize, mut bytes: usize) -> VecDeque<Waiting> {
         let fits = |waiting: &&Waiting| {
-            let has_room = bytes < self.options.max_commit_bytes;
-            bytes += waiting.submission.body.len();
+            let has_room = rows < self.options.max_commit_rows && bytes < self.options.max_commit_bytes;
+            (rows, bytes) = (rows + waiting.events, bytes + waiting.bytes);
             has_room
         };
-        let count = state.waiting.iter().take(room).take_while(fits).count();
+        let count = state.waiting.iter().take_while(fits).count();
         let rest = state.waiting.split_off(count);
         let taken = std::mem::replace(&mut state.waiting, rest);
-        self.depth.sub(i64::try_from(count).unwrap_or(i64::MAX));
-        state.waiting_bytes -= taken.iter().map(|waiting| waiting.submission.body.len()).sum::<usize>();
+        self.depth.sub(signed(taken.iter().map(|waiting| waiting.events).sum()));
+        state.waiting_bytes -= taken.iter().map(|waiting| waiting.bytes).sum::<usize>();
         taken
     }
 
@@ -167,7 +193,7 @@ impl Queue {
         self.to_commit.notify_one();
         let refusal = Refusal::Unavailable(reason.to_owned());
         for waiting in waiting {
-            waiting.refuse(refusal.clone());
+            waiting.refuse(&refusal);
         }
         if let Some(group) = group {
             group.refuse(&refusal);
@@ -180,9 +206,6 @@ impl Queue {
     }
 }
 
-impl Waiting {
-    /// Answers with a refusal. Whoever asked may be gone, which is no fault.
-    pub fn refuse(self, refusal: Refusal) {
-        let _ = self.answer.send(Err(refusal));
-    }
+fn signed(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }

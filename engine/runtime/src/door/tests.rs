@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use arrow::array::AsArray;
 use cornjacket_core::catalogue::{Catalogue, EventType, Field, FieldType, UnknownFields, WatermarkPolicy, stored};
-use cornjacket_core::door::{ClientId, Door, Refusal, Submission};
+use cornjacket_core::door::{Bundle, ClientId, Door, EnvelopeTemplate, Message, Refusal, Submission, Taken};
 use cornjacket_core::environment::{Clock, Environment, Random};
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Columns, Committed, EventLog, Events, Positions, Slice, TopicPartition};
+use cornjacket_core::log::{Columns, Committed, EventLog, Events, Mark, Positions, Slice, TopicPartition};
+use cornjacket_core::store::{DeadLetter, DeadLetters};
+use cornjacket_core::template::Template;
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::{Condvar, Mutex};
@@ -35,6 +37,8 @@ struct MemoryState {
     /// Values in the order they were stored, by commit.
     commits: Vec<Vec<f64>>,
     ids: HashSet<EventId>,
+    marks: Vec<Mark>,
+    letters: Vec<DeadLetter>,
     orders: VecDeque<Order>,
     /// Commits that wait for an order.
     held: usize,
@@ -76,7 +80,7 @@ impl Memory {
 }
 
 impl EventLog for Memory {
-    fn append(&self, commit: &[Events]) -> Result<Committed> {
+    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed> {
         let mut state = self.state.lock();
         state.held += 1;
         self.changed.notify_all();
@@ -85,8 +89,15 @@ impl EventLog for Memory {
         match state.orders.pop_front() {
             Some(Order::Fail(error)) => Err(error),
             Some(Order::Panic) => panic!("as the test wants it"),
-            _ => Ok(Self::store(&mut state, commit)),
+            _ => {
+                state.marks.extend_from_slice(marks);
+                Ok(Self::store(&mut state, commit))
+            }
         }
+    }
+
+    fn marks(&self) -> Result<BTreeMap<String, String>> {
+        Ok(BTreeMap::new())
     }
 
     fn end(&self) -> Positions {
@@ -103,6 +114,13 @@ impl EventLog for Memory {
 
     fn find(&self, _: EventId) -> Result<Option<(TopicPartition, i64)>> {
         Ok(None)
+    }
+}
+
+impl DeadLetters for Memory {
+    fn add_dead_letters(&self, _: Micros, letters: &[DeadLetter]) -> Result<()> {
+        self.state.lock().letters.extend_from_slice(letters);
+        Ok(())
     }
 }
 
@@ -137,6 +155,7 @@ struct Harness {
     door: GroupCommit,
     log: Arc<Memory>,
     registry: Registry,
+    event_type: Arc<EventType>,
 }
 
 impl Harness {
@@ -145,11 +164,18 @@ impl Harness {
         let policy = WatermarkPolicy::default();
         let reading = EventType::new("sensor.reading", "sensor-events", fields, UnknownFields::Keep, policy);
         let catalogue = Catalogue::new([reading], BTreeMap::new());
+        let event_type = Arc::clone(&catalogue.types["sensor.reading"]);
         let log = Arc::new(Memory::default());
         let environment = Environment { clock: Arc::new(Fixed), random: Arc::new(Counter::default()) };
         let registry = Registry::new();
-        let door = GroupCommit::start(&catalogue, Arc::clone(&log) as _, environment, options, &registry);
-        Self { door: door.expect("a door"), log, registry }
+        let door = GroupCommit::start(
+            &catalogue,
+            (Arc::clone(&log) as _, Arc::clone(&log) as _),
+            environment,
+            options,
+            &registry,
+        );
+        Self { door: door.expect("a door"), log, registry, event_type }
     }
 
     /// Submits an event and returns what waits for its answer.
@@ -355,4 +381,58 @@ async fn a_broken_log_closes_the_door() {
         assert!(harness.commits().is_empty());
         assert!(harness.metric("cornjacket_door_queue_events 0"));
     }
+}
+
+/// Two payloads that fit, one that does not, one that the source could not read, and an envelope's time and identity.
+fn bundle(event_type: &Arc<EventType>) -> Bundle {
+    let lines =
+        [r#"{"value":1,"id":"a","at":1767225600}"#, r#"{"value":"x","id":"b"}"#, "???", r#"{"value":2,"id":"a"}"#];
+    let mut bytes = Vec::new();
+    let mut messages = Vec::new();
+    for (number, line) in (1..).zip(lines) {
+        let start = bytes.len();
+        bytes.extend_from_slice(line.as_bytes());
+        let fault = (line == "???").then(|| "no such row".to_string());
+        messages.push(Message { bytes: start..bytes.len(), number, fault });
+    }
+    let template = |text: &str| Template::parse(text, &[]).expect("a template");
+    let envelope = EnvelopeTemplate {
+        event_type: Arc::clone(event_type),
+        aggregate_id: template("d-${payload.id}"),
+        event_time: None,
+        event_id: Some(template("${payload.id}")),
+    };
+    let (source, origin) = ("import".into(), "in.ndjson".into());
+    Bundle { source, origin, bytes, messages, envelope: Some(Arc::new(envelope)), position: "here".into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_is_stored_whole_with_its_mark_and_what_is_wrong_is_a_dead_letter() {
+    let harness = Harness::new(DoorOptions::default());
+    let event_type = Arc::clone(&harness.event_type);
+    let first = Arc::new(bundle(&event_type));
+    harness.log.order(Order::Fail(Error::Full("the disk".into())));
+    harness.log.order(Order::Store);
+    assert!(matches!(harness.door.submit_bundle(Arc::clone(&first)).await, Err(Refusal::Unavailable(_))));
+    // The same identity twice: the first is stored.
+    let taken = harness.door.submit_bundle(first).await.expect("taken");
+    assert_eq!(taken, Taken { stored: 1, repeated: 1, rejected: 2 });
+    let state = harness.log.state.lock();
+    assert_eq!(state.commits, [[1.0]]);
+    assert_eq!(state.marks, [Mark { source: "import".into(), position: "here".into() }]);
+    let last: Vec<(&str, Option<&str>, &[u8])> =
+        state.letters.iter().rev().take(2).map(|l| (l.reason.as_str(), l.place.as_deref(), &*l.body)).collect();
+    let wrong: &[u8] = br#"{"value":"x","id":"b"}"#;
+    assert_eq!(last, [("decode", Some("in.ndjson:3"), &b"???"[..]), ("validation", Some("in.ndjson:2"), wrong)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_of_which_nothing_is_right_still_moves_its_mark() {
+    let harness = Harness::new(DoorOptions::default());
+    let mut bundle = bundle(&harness.event_type);
+    bundle.messages.retain(|message| message.number == 3);
+    harness.log.order(Order::Store);
+    let taken = harness.door.submit_bundle(Arc::new(bundle)).await.expect("taken");
+    assert_eq!(taken, Taken { stored: 0, repeated: 0, rejected: 1 });
+    assert_eq!(harness.log.state.lock().marks.len(), 1);
 }

@@ -5,7 +5,7 @@
 //! silent, time goes on from the greatest at the speed of the wall clock. Raises depend on the wall clock, so they are
 //! recorded with their epoch, and recovery applies the record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array};
@@ -111,6 +111,28 @@ impl Clocks {
     /// The raises that silence calls for now.
     pub(super) fn idle(&self, now: Micros) -> Vec<Raise> {
         self.types.values().flat_map(|clocks| clocks.idle(now)).collect()
+    }
+
+    /// The raises that bring every clock to a time.
+    pub(super) fn all_to(&self, time: Micros) -> Vec<Raise> {
+        let behind = self.each(|event_type, partition, clock| (event_type.to_string(), partition, clock));
+        let behind = behind.into_iter().filter(|(.., clock)| *clock < time);
+        behind.map(|(event_type, partition, _)| Raise { event_type, partition, clock: time }).collect()
+    }
+
+    /// The raises that bring the clocks of these types to the greatest of their type, and to `timer` at least.
+    pub(super) fn closing(&self, timer: Micros, types: &BTreeSet<&str>) -> Vec<Raise> {
+        let of_type = |clocks: &TypeClocks| {
+            let target = clocks.greatest().map_or(timer, |greatest| greatest.max(timer));
+            let raise = |partition: &u32| Raise {
+                event_type: clocks.event_type.name.clone(),
+                partition: *partition,
+                clock: target,
+            };
+            let behind = clocks.partitions.iter().filter(|(_, state)| state.clock < target);
+            behind.map(|(partition, _)| raise(partition)).collect::<Vec<_>>()
+        };
+        self.types.values().filter(|clocks| types.contains(clocks.event_type.name.as_str())).flat_map(of_type).collect()
     }
 
     pub(super) fn apply(&mut self, raises: &[Raise]) {

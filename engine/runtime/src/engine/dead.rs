@@ -47,6 +47,7 @@ fn add(
             event_id: id(row),
             event_time: Some(times.value(row)),
             body,
+            place: None,
         });
     }
     Ok(())

@@ -14,6 +14,7 @@ mod clocks;
 mod dead;
 mod exchange;
 mod node;
+mod outlets;
 mod recovery;
 mod snapshot;
 mod spawn;
@@ -32,6 +33,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::status::{NodeStatus, Status};
 use clocks::Clocks;
 use node::{Epoch, Nodes};
+use outlets::Outlets;
 use recovery::Rebuild;
 use snapshot::Snapshots;
 
@@ -49,12 +51,20 @@ pub struct EngineOptions {
     pub snapshot_every: Micros,
     /// Who saves snapshots.
     pub saver: Saver,
+    /// Whether the engine's thread ends when everything is done after the end of the input.
+    pub ends_with_input: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { workers, max_epoch_rows: 128 * 1024, snapshot_every: 10 * SECOND, saver: Saver::Thread }
+        Self {
+            workers,
+            max_epoch_rows: 128 * 1024,
+            snapshot_every: 10 * SECOND,
+            saver: Saver::Thread,
+            ends_with_input: true,
+        }
     }
 }
 
@@ -72,6 +82,8 @@ pub struct Step {
 /// An epoch that is computed and waits for its commit.
 struct Pending {
     commit: EpochCommit,
+    /// Lines for outlets that are not written yet, by sink.
+    appends: Vec<(String, Vec<String>)>,
     lines: Vec<String>,
     rows: u64,
 }
@@ -90,7 +102,12 @@ pub struct Engine {
     epoch: u64,
     rebuild: Option<Rebuild>,
     snapshots: Snapshots,
+    outlets: Outlets,
     pending: Option<Pending>,
+    /// Whether no more events will come, so that every window closes at the end of the log.
+    is_ending: bool,
+    /// A time that every clock is to reach at the end of the log.
+    advance: Option<Micros>,
 }
 
 impl Engine {
@@ -121,7 +138,10 @@ impl Engine {
             positions: Positions::default(),
             epoch: 0,
             rebuild: None,
+            outlets: Outlets::default(),
             pending: None,
+            is_ending: false,
+            advance: None,
         };
         engine.recover()?;
         Ok(engine)
@@ -147,6 +167,24 @@ impl Engine {
         Ok(step)
     }
 
+    /// Says that no more events will come. From now on, at the end of the log, time goes on until every window has closed;
+    /// when a step commits nothing, all is done.
+    pub fn end_input(&mut self) {
+        self.is_ending = true;
+    }
+
+    /// Takes a step in which, at the end of the log, every clock that runs is raised to this time: for tests, which own
+    /// time.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub fn advance_to(&mut self, time: Micros) -> Result<Step> {
+        self.advance = Some(time);
+        let step = self.step();
+        self.advance = None;
+        step
+    }
+
     /// Whether a slice of the log, or clocks to raise, wait.
     fn next_input(&self) -> Result<(Slice, Vec<Raise>)> {
         let until = self.rebuild.as_ref().map(Rebuild::next_cut);
@@ -165,9 +203,22 @@ impl Engine {
         if !slice.chunks.is_empty() {
             return Vec::new();
         }
+        if let Some(time) = self.advance {
+            return self.clocks.all_to(time);
+        }
+        if self.is_ending {
+            return self.closing_raises();
+        }
         let raises = self.clocks.idle(self.environment.clock.monotonic());
         let raised = self.clocks.watermarks_after(&raises);
         if self.nodes.would_fire(&raised) { raises } else { Vec::new() }
+    }
+
+    /// Raises that let the next window close: of the event types that it is computed from, and no further than it takes,
+    /// so that events of a later run are not late without need.
+    fn closing_raises(&self) -> Vec<Raise> {
+        let next = self.nodes.next_timer();
+        next.map(|(node, timer)| self.clocks.closing(timer, &self.nodes.types_of(node))).unwrap_or_default()
     }
 
     fn compute(&mut self, slice: Slice, raises: Vec<Raise>) -> Result<()> {
@@ -179,16 +230,22 @@ impl Engine {
             writes: Vec::new(),
             dead_letters: if keep.is_none() { epoch.dead_letters } else { Vec::new() },
             counters: if keep.is_none() { epoch.counters } else { BTreeMap::new() },
+            lengths: BTreeMap::new(),
             record,
         };
-        let mut lines = Vec::new();
+        let (mut appends, mut lines) = (Vec::new(), Vec::new());
         for (sink, output) in epoch.sinks {
-            if keep.is_none_or(|rebuild| !rebuild.keeps(&sink)) {
-                commit.writes.extend(output.write);
+            if keep.is_some_and(|rebuild| rebuild.keeps(&sink)) {
+                continue;
+            }
+            commit.writes.extend(output.write);
+            if self.outlets.has(&sink) {
+                appends.push((sink, output.lines));
+            } else {
                 lines.extend(output.lines);
             }
         }
-        self.pending = Some(Pending { commit, lines, rows });
+        self.pending = Some(Pending { commit, appends, lines, rows });
         Ok(())
     }
 
@@ -218,14 +275,21 @@ impl Engine {
     }
 
     fn commit_pending(&mut self) -> Result<Step> {
-        let Some(pending) = &self.pending else { return Ok(Step::default()) };
+        let Some(pending) = &mut self.pending else { return Ok(Step::default()) };
+        // Durable before the commit that says so; what a crash leaves behind it is cut off at the next start.
+        for (sink, lines) in &pending.appends {
+            if let Some(length) = self.outlets.write(sink, lines)? {
+                pending.commit.lengths.insert(sink.clone(), length);
+            }
+        }
         match self.storage.store.commit_epoch(&pending.commit) {
             Ok(()) => {}
             // After an answer that got lost, the epoch is there already.
             Err(Error::Conflict(_)) if self.storage.store.last_epoch()?.as_ref() == Some(&pending.commit.record) => {}
             Err(error) => return Err(error),
         }
-        let Some(Pending { lines, rows, .. }) = self.pending.take() else { return Ok(Step::default()) };
+        let Some(Pending { commit, lines, rows, .. }) = self.pending.take() else { return Ok(Step::default()) };
+        self.outlets.committed(&commit.lengths);
         Ok(Step { committed: true, rows, lines })
     }
 
@@ -241,6 +305,12 @@ impl Engine {
         self.snapshots.wait()?;
         self.take_snapshot()?;
         self.snapshots.wait()
+    }
+
+    /// Which nodes wait for time to go on before they give more rows, and until when the first of them does.
+    #[must_use]
+    pub fn waits(&self) -> Vec<(String, Micros)> {
+        self.nodes.waits()
     }
 
     /// What has been committed.

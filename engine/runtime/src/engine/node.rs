@@ -1,6 +1,6 @@
 //! Nodes at work: their tasks, watermarks and counts, and how an epoch goes through them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
@@ -160,6 +160,25 @@ impl Nodes {
             watermarks.push(from_inputs.max(node.watermark));
         }
         watermarks
+    }
+
+    /// The least watermark at which some operator would emit, and its node.
+    pub(super) fn next_timer(&self) -> Option<(NodeId, Micros)> {
+        let timers = self.running.iter().enumerate().filter_map(|(node, running)| Some((node, running.next_timer()?)));
+        timers.min_by_key(|(_, timer)| *timer)
+    }
+
+    /// Every node that waits for time to go on, and until when.
+    pub(super) fn waits(&self) -> Vec<(String, Micros)> {
+        self.running.iter().filter_map(|node| Some((node.name.clone(), node.next_timer()?))).collect()
+    }
+
+    /// The event types that a node's rows come from.
+    pub(super) fn types_of(&self, node: NodeId) -> BTreeSet<&str> {
+        match &self.running[node].work {
+            Work::Source { event_type, .. } => BTreeSet::from([event_type.as_str()]),
+            _ => self.running[node].inputs.iter().flat_map(|input| self.types_of(input.node)).collect(),
+        }
     }
 
     /// Whether with these watermarks some operator would emit.

@@ -15,6 +15,7 @@ use cornjacket_core::store::{EpochRecord, PipelineState, Raise};
 use cornjacket_core::{Error, Result};
 
 use super::Engine;
+use super::outlets::Outlets;
 
 /// A rebuild under way.
 pub(super) struct Rebuild {
@@ -69,6 +70,7 @@ impl Engine {
         for projection in self.graph.nodes.iter().filter_map(projection_of) {
             store.prepare(&projection, false)?;
         }
+        self.outlets = Outlets::open(&self.graph, &store.lengths()?)?;
         self.restore_snapshot()?;
         self.rebuild = self.rebuild_of(&state)?;
         for record in store.epochs_after(self.epoch)? {
@@ -120,6 +122,9 @@ impl Engine {
         store.set_pipeline_state(&PipelineState { fingerprints: dirty, ..old.clone() }, false)?;
         for projection in fresh.iter().filter_map(|node| projection_of(node)) {
             store.prepare(&projection, true)?;
+        }
+        for sink in &fresh {
+            store.reset_length(&sink.name)?;
         }
         let (until, past_raises) = match old.rebuild_until {
             Some(until) => (Some(until), old.past_raises),

@@ -27,6 +27,7 @@ pub struct EngineHandle {
     /// Renewed after every committed epoch; the first comes when the engine has recovered.
     pub status: watch::Receiver<Arc<Status>>,
     stop: Arc<AtomicBool>,
+    end_input: Arc<AtomicBool>,
     thread: JoinHandle<Result<()>>,
 }
 
@@ -40,7 +41,13 @@ impl EngineHandle {
         self.thread.join().unwrap_or_else(|_| Err(Error::Compute("the engine panicked".into())))
     }
 
-    /// Whether the engine has ended by itself, which it only does when it cannot go on.
+    /// Says that no more events will come: the engine takes what is in the log, closes every window and ends by itself.
+    pub fn end_input(&self) {
+        self.end_input.store(true, Ordering::Release);
+    }
+
+    /// Whether the engine has ended by itself, which it only does when it cannot go on, or after the
+    /// end of the input.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.thread.is_finished()
@@ -60,18 +67,28 @@ pub fn spawn(
 ) -> Result<EngineHandle> {
     let (sender, status) = watch::channel(Arc::new(Status::default()));
     let stop = Arc::new(AtomicBool::new(false));
-    let running = Loop { sender, stop: Arc::clone(&stop), storage: storage.clone(), print: Box::new(print) };
+    let end_input = Arc::new(AtomicBool::new(false));
+    let running = Loop {
+        sender,
+        stop: Arc::clone(&stop),
+        end_input: Arc::clone(&end_input),
+        ends_with_input: options.ends_with_input,
+        storage: storage.clone(),
+        print: Box::new(print),
+    };
     let open = move || Engine::open(Arc::clone(&graph), storage.clone(), environment.clone(), options.clone());
     let thread = std::thread::Builder::new()
         .name("engine".into())
         .spawn(move || running.run(open))
         .map_err(|error| Error::Unavailable(format!("the engine's thread cannot be started: {error}")))?;
-    Ok(EngineHandle { status, stop, thread })
+    Ok(EngineHandle { status, stop, end_input, thread })
 }
 
 struct Loop {
     sender: watch::Sender<Arc<Status>>,
     stop: Arc<AtomicBool>,
+    end_input: Arc<AtomicBool>,
+    ends_with_input: bool,
     storage: Storage,
     print: Box<dyn FnMut(&[String]) + Send>,
 }
@@ -90,11 +107,17 @@ impl Loop {
         self.publish(&engine);
         while !self.is_stopping() {
             let started = Instant::now();
+            let is_ending = self.end_input.load(Ordering::Acquire);
+            if is_ending {
+                engine.end_input();
+            }
             let Some(step) = self.patiently(|| engine.step())? else { break };
             if step.committed {
                 (self.print)(&step.lines);
                 self.publish(&engine);
                 self.pace(started, &engine);
+            } else if is_ending && self.ends_with_input {
+                break;
             } else {
                 self.storage.log.wait_beyond(engine.positions(), IDLE_LOOK);
             }

@@ -134,6 +134,7 @@ impl TableSource for DeadLetters {
             ("event_id", text()),
             ("event_time", timestamp_type()),
             ("body", text()),
+            ("place", text()),
         ])
     }
 
@@ -152,6 +153,7 @@ impl TableSource for DeadLetters {
                 Arc::new(StringArray::from_iter_values(letters.iter().map(|stored| of(&stored.letter))))
             };
             let ids = letters.iter().map(|stored| stored.letter.event_id.as_deref());
+            let places = letters.iter().map(|stored| stored.letter.place.as_deref());
             let bodies = letters.iter().map(|stored| String::from_utf8_lossy(&stored.letter.body));
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(Int64Array::from_iter_values(letters.iter().map(|stored| stored.id))),
@@ -162,6 +164,7 @@ impl TableSource for DeadLetters {
                 Arc::new(ids.collect::<StringArray>()),
                 times(letters.iter().map(|stored| stored.letter.event_time).collect()),
                 Arc::new(StringArray::from_iter_values(bodies)),
+                Arc::new(places.collect::<StringArray>()),
             ];
             if !sink(RecordBatch::try_new(self.schema(), columns)?.project(projection)?) {
                 return Ok(());

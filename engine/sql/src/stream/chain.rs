@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 use cornjacket_core::aggregate::Transform;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::{Error, Result};
-use datafusion::common::DataFusionError;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// One step of a chain.
 #[derive(Clone, Debug)]
@@ -20,28 +20,61 @@ pub(super) enum Step {
     Project { expressions: Vec<Arc<dyn PhysicalExpr>>, schema: SchemaRef },
 }
 
+/// A column, or a field of a struct in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    column: usize,
+    field: Option<String>,
+}
+
 /// The compiled form of everything between two stateful nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
     steps: Vec<Step>,
     schema: SchemaRef,
-    /// For each column that comes out, the input column it is, if it is one unchanged.
-    origin: Vec<Option<usize>>,
+    /// For each column that comes out, the input column it is, if it is one or a field of one unchanged.
+    origin: Vec<Option<Origin>>,
 }
 
 impl Chain {
     pub(super) fn new(input: &SchemaRef) -> Self {
-        Self { steps: Vec::new(), schema: Arc::clone(input), origin: (0..input.fields().len()).map(Some).collect() }
+        Self {
+            steps: Vec::new(),
+            schema: Arc::clone(input),
+            origin: (0..input.fields().len()).map(Origin::whole).collect(),
+        }
     }
 
     pub(super) fn then(mut self, step: Step) -> Self {
         if let Step::Project { expressions, schema } = &step {
-            let column = |e: &Arc<dyn PhysicalExpr>| e.downcast_ref::<Column>().and_then(|c| self.origin[c.index()]);
-            self.origin = expressions.iter().map(column).collect();
+            self.origin = expressions.iter().map(|expression| self.origin_of(expression)).collect();
             self.schema = Arc::clone(schema);
         }
         self.steps.push(step);
         self
+    }
+
+    fn origin_of(&self, expression: &Arc<dyn PhysicalExpr>) -> Option<Origin> {
+        if let Some(column) = expression.downcast_ref::<Column>() {
+            return self.origin[column.index()].clone();
+        }
+        let call = expression.downcast_ref::<ScalarFunctionExpr>().filter(|call| call.name() == "get_field")?;
+        let [of, name] = call.args() else { return None };
+        let name = name.downcast_ref::<Literal>()?.value().try_as_str().flatten()?;
+        let whole = self.origin_of(of).filter(|origin| origin.field.is_none())?;
+        Some(Origin { field: Some(name.into()), ..whole })
+    }
+
+    fn position(&self, column: usize, field: Option<&str>) -> Option<usize> {
+        let is_it = |origin: &Origin| origin.column == column && origin.field.as_deref() == field;
+        self.origin.iter().position(|origin| origin.as_ref().is_some_and(is_it))
+    }
+}
+
+impl Origin {
+    #[allow(clippy::unnecessary_wraps, reason = "computed columns have none")]
+    fn whole(column: usize) -> Option<Self> {
+        Some(Self { column, field: None })
     }
 }
 
@@ -82,8 +115,23 @@ impl Transform for Chain {
         Ok(batch)
     }
 
+    fn is_always_empty(&self) -> bool {
+        let is_never_true =
+            |value: &ScalarValue| matches!(value, ScalarValue::Boolean(Some(false) | None) | ScalarValue::Null);
+        self.steps.iter().any(|step| match step {
+            Step::Filter(predicate) => {
+                predicate.downcast_ref::<Literal>().is_some_and(|literal| is_never_true(literal.value()))
+            }
+            Step::Project { .. } => false,
+        })
+    }
+
     fn position_of(&self, input: usize) -> Option<usize> {
-        self.origin.iter().position(|origin| *origin == Some(input))
+        self.position(input, None)
+    }
+
+    fn position_of_field(&self, input: usize, field: &str) -> Option<usize> {
+        self.position(input, Some(field))
     }
 
     fn describe(&self) -> String {

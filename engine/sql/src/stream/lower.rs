@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use cornjacket_core::aggregate::{Aggregation as _, Relation, TumbleSpec};
+use datafusion::common::tree_node::TreeNode as _;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result as DataFusionResult, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
-use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, TableScan};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable, LogicalPlan, Operator, TableScan};
 use datafusion::physical_expr::aggregate::LoweredAggregateBuilder;
 use datafusion::physical_expr::{PhysicalExpr, create_physical_expr};
 
@@ -20,7 +21,8 @@ use super::aggregation::{GroupBy, PaneFactory};
 use super::chain::{Chain, Step};
 use super::faults::{Context, fault_of};
 use super::session::{Session, table_name};
-use super::{SqlFault, StreamOptions};
+use super::words::{find_words, type_name};
+use super::{SqlFault, StreamOptions, mismatch};
 use crate::functions::TUMBLE;
 
 pub(super) struct Lowering<'a> {
@@ -73,7 +75,8 @@ impl<'a> Lowering<'a> {
         if relation.schema().fields().iter().map(|f| f.name()).eq(schema.fields().iter().map(|f| f.name())) {
             return Ok(relation);
         }
-        Err(SqlFault::new("CJ203", "the columns of the stream cannot be named; give each one a name with AS"))
+        Err(SqlFault::new("CJ203", "the columns of the stream cannot be named")
+            .with_hint("give each one a name with AS"))
     }
 
     fn open(&self, plan: &LogicalPlan) -> Result<Open, SqlFault> {
@@ -104,7 +107,40 @@ impl<'a> Lowering<'a> {
     }
 
     fn physical(&self, expression: &Expr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, SqlFault> {
+        self.refuse_stray_window(expression)?;
+        self.refuse_division_by_zero(expression)?;
         create_physical_expr(expression, input, &self.properties, &self.planning).map_err(|error| self.fault(&error))
+    }
+
+    /// A window function is only a mark for the GROUP BY; anywhere else it would fail on every row.
+    fn refuse_stray_window(&self, expression: &Expr) -> Result<(), SqlFault> {
+        let is_window = |part: &Expr| Ok(matches!(part, Expr::ScalarFunction(call) if call.func.name() == TUMBLE));
+        if !expression.exists(is_window).unwrap_or(false) {
+            return Ok(());
+        }
+        Err(SqlFault::new("CJ218", "`tumble` makes windows for a GROUP BY, and here is none for it")
+            .with_hint("write SELECT tumble(interval '1 minute') AS window, … GROUP BY window, …")
+            .about(self.context.find_word(TUMBLE)))
+    }
+
+    /// It would fail on every row.
+    fn refuse_division_by_zero(&self, expression: &Expr) -> Result<(), SqlFault> {
+        let is_zero = |value: &Expr| match value {
+            Expr::Literal(value, _) => value.data_type().is_integer() && !value.is_null() && is_zero(value),
+            _ => false,
+        };
+        let divides = |part: &Expr| match part {
+            Expr::BinaryExpr(binary) => {
+                matches!(binary.op, Operator::Divide | Operator::Modulo) && is_zero(&binary.right)
+            }
+            _ => false,
+        };
+        if !expression.exists(|part| Ok(divides(part))).unwrap_or(false) {
+            return Ok(());
+        }
+        Err(SqlFault::new("CJ203", "a whole number is divided by zero, which fails on every row")
+            .with_hint("divide by something else; nullif(x, 0) makes a null of a zero")
+            .about(self.context.find_text("/ 0").or_else(|| self.context.find_text("% 0"))))
     }
 
     fn fault(&self, error: &DataFusionError) -> SqlFault {
@@ -112,7 +148,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn aggregate(&self, aggregate: &Aggregate) -> Result<Open, SqlFault> {
-        let (window_at, width) = self.window(&aggregate.group_expr)?;
+        let (window_at, width) = self.window(aggregate)?;
         let keys: Vec<Expr> = aggregate
             .group_expr
             .iter()
@@ -143,7 +179,7 @@ impl<'a> Lowering<'a> {
         let group_by = group_by.map_err(|error| self.fault(&error))?;
         group_by.probe().map_err(|error| self.fault(&error))?;
         let aggregation = PaneFactory(Arc::new(group_by));
-        aggregation.create().map_err(|error| SqlFault::new("CJ203", error.to_string()))?;
+        aggregation.create().map_err(|error| mismatch::fault(&error.to_string(), &self.context))?;
         let window = TumbleSpec {
             width,
             lateness: self.options.lateness,
@@ -155,20 +191,52 @@ impl<'a> Lowering<'a> {
     }
 
     /// Which group expression is the window, and its width.
-    fn window(&self, group: &[Expr]) -> Result<(usize, i64), SqlFault> {
+    fn window(&self, aggregate: &Aggregate) -> Result<(usize, i64), SqlFault> {
+        let group = &aggregate.group_expr;
         let calls: Vec<_> = group.iter().enumerate().filter_map(|(at, e)| Some((at, tumble_argument(e)?))).collect();
         if group.iter().any(|e| matches!(e, Expr::GroupingSet(_))) {
             return Err(SqlFault::new("CJ206", "GROUPING SETS, CUBE and ROLLUP are not supported")
-                .with_hint("write one stream per grouping"));
+                .with_hint("write one stream per grouping")
+                .about(self.context.find_any(&["cube", "rollup", "grouping"])));
         }
-        let at = self.context.find_word(TUMBLE);
         match calls.as_slice() {
             [(at, argument)] => Ok((*at, self.width(argument)?)),
-            [] => Err(SqlFault::new("CJ212", "a GROUP BY over an unbounded stream needs a window")
-                .with_hint("add one: GROUP BY tumble(interval '1 minute'), …")
-                .about(self.context.find_word("group").or_else(|| self.context.find_word("distinct")))),
-            _ => Err(SqlFault::new("CJ213", "a GROUP BY can have one window only").about(at)),
+            [] => Err(self.no_window(aggregate)),
+            _ => Err(SqlFault::new("CJ213", "a GROUP BY can have one window only")
+                .with_hint("write one stream per window")
+                .about(find_words(self.context.sql, TUMBLE).nth(1))),
         }
+    }
+
+    fn no_window(&self, aggregate: &Aggregate) -> SqlFault {
+        let hint = "add one: GROUP BY tumble(interval '1 minute'), …";
+        let word = |word: &str| self.context.find_word(word);
+        let truncated = self.context.find_any(&["date_trunc", "date_bin"]);
+        if let (Some(at), Some(_)) = (truncated, word("group")) {
+            return SqlFault::new("CJ212", "cutting times off makes groups that never end on an unbounded stream")
+                .with_hint(
+                    "write tumble(interval '1 minute') instead, which is a window: its rows leave when it has passed",
+                )
+                .about(Some(at));
+        }
+        if let Some(at) = word("group") {
+            return SqlFault::new("CJ212", "a GROUP BY over an unbounded stream needs a window")
+                .with_hint(hint)
+                .about(Some(at));
+        }
+        if word("union").is_some() && aggregate.aggr_expr.is_empty() && word("distinct").is_none() {
+            return SqlFault::new("CJ212", "UNION removes duplicates, which takes for ever on an unbounded stream")
+                .with_hint("write UNION ALL, which keeps them")
+                .about(word("union"));
+        }
+        if aggregate.aggr_expr.is_empty() {
+            return SqlFault::new("CJ212", "DISTINCT over an unbounded stream needs a window")
+                .with_hint("GROUP BY tumble(interval '1 minute') and the columns instead")
+                .about(word("distinct"));
+        }
+        let call = aggregate.aggr_expr[0].schema_name().to_string();
+        let name = call.split('(').next().unwrap_or_default();
+        SqlFault::new("CJ212", "an aggregate over an unbounded stream needs a window").with_hint(hint).about(word(name))
     }
 
     fn width(&self, argument: &Expr) -> Result<i64, SqlFault> {
@@ -199,20 +267,53 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Limit(_) => SqlFault::new("CJ216", "LIMIT has no meaning on an unbounded stream")
                 .with_hint("leave it out and limit where the projection is queried")
                 .about(word("limit")),
-            LogicalPlan::Join(_) => {
-                SqlFault::new("CJ206", "joins are not supported in this version").about(word("join"))
+            LogicalPlan::Join(_) => self.no_join(),
+            LogicalPlan::Distinct(_) if word("distinct").is_none() && word("union").is_some() => {
+                SqlFault::new("CJ212", "UNION removes duplicates, which takes for ever on an unbounded stream")
+                    .with_hint("write UNION ALL, which keeps them")
+                    .about(word("union"))
             }
             LogicalPlan::Distinct(_) => SqlFault::new("CJ212", "DISTINCT over an unbounded stream needs a window")
-                .with_hint("GROUP BY tumble(interval '1 minute') and the columns")
+                .with_hint("GROUP BY tumble(interval '1 minute') and the columns instead")
                 .about(word("distinct")),
-            LogicalPlan::Window(_) => {
-                SqlFault::new("CJ206", "OVER (…) is not supported in this version").about(word("over"))
-            }
+            LogicalPlan::Window(_) => SqlFault::new("CJ206", "OVER (…) is not supported in this version")
+                .with_hint("aggregate in a window: GROUP BY tumble(interval '1 minute'), …")
+                .about(word("over")),
             LogicalPlan::EmptyRelation(_) | LogicalPlan::Values(_) => {
-                SqlFault::new("CJ217", "a stream must read an event type or another stream").with_hint("add FROM …")
+                SqlFault::new("CJ217", "a stream must read an event type or another stream")
+                    .with_hint("add FROM …")
+                    .about(self.context.find_any(&["select", "values"]))
             }
-            other => SqlFault::new("CJ206", format!("{} is not supported in a stream", plan_name(other))),
+            LogicalPlan::RecursiveQuery(_) => SqlFault::new("CJ206", "WITH RECURSIVE is not supported in a stream")
+                .with_hint("write one stream per step")
+                .about(word("recursive")),
+            LogicalPlan::Unnest(_) => SqlFault::new("CJ206", "unnest is not supported in this version")
+                .with_hint("keep the list as a column, or take single items of it: column[1]")
+                .about(word("unnest")),
+            other => SqlFault::new("CJ206", format!("{} is not supported in a stream", plan_name(other)))
+                .with_hint("write it with filters, columns, UNION ALL and windows"),
         }
+    }
+
+    fn no_join(&self) -> SqlFault {
+        let word = |word: &str| self.context.find_word(word);
+        if let Some(at) = self.context.find_any(&["except", "intersect"]) {
+            return SqlFault::new(
+                "CJ206",
+                "comparing whole streams takes for ever, so EXCEPT and INTERSECT are not supported",
+            )
+            .with_hint("filter with WHERE, or compare where the projections are queried")
+            .about(Some(at));
+        }
+        let hint = "put both into one stream with UNION ALL, or join where the projections are queried";
+        let comma = || {
+            let from = word("from")?.end;
+            let at = from + self.context.sql[from..].find(',')?;
+            Some(at..at + 1)
+        };
+        SqlFault::new("CJ206", "joins are not supported in this version")
+            .with_hint(hint)
+            .about(word("join").or_else(comma))
     }
 }
 
@@ -238,8 +339,15 @@ fn open_union(inputs: Vec<Relation>, schema: &SchemaRef) -> Result<Open, SqlFaul
     let mut renamed = Vec::new();
     for input in inputs {
         if input.schema().fields().iter().zip(schema.fields()).any(|(a, b)| a.data_type() != b.data_type()) {
-            return Err(SqlFault::new("CJ211", "the parts of the UNION ALL have columns of different types")
-                .with_hint("CAST them to one type"));
+            let kinds = |schema: &SchemaRef| {
+                schema.fields().iter().map(|field| type_name(field.data_type())).collect::<Vec<_>>().join(", ")
+            };
+            let (one, other) = (kinds(schema), kinds(input.schema()));
+            return Err(SqlFault::new(
+                "CJ211",
+                format!("the parts of the UNION ALL have different types: {one} and {other}"),
+            )
+            .with_hint("CAST them to one type"));
         }
         let columns = input.schema().fields().iter().enumerate().map(|(index, field)| {
             Arc::new(datafusion::physical_expr::expressions::Column::new(field.name(), index)) as _
@@ -257,6 +365,10 @@ fn plan_name(plan: &LogicalPlan) -> String {
 
 fn plain_schema(schema: &DFSchema) -> SchemaRef {
     Arc::new(Schema::new(schema.fields().to_vec()))
+}
+
+fn is_zero(value: &ScalarValue) -> bool {
+    ScalarValue::new_zero(&value.data_type()).is_ok_and(|zero| zero == *value)
 }
 
 fn tumble_argument(expression: &Expr) -> Option<&Expr> {

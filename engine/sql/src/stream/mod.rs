@@ -10,7 +10,10 @@ mod buffered;
 mod chain;
 mod faults;
 mod lower;
+mod mismatch;
 mod session;
+mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -67,7 +70,7 @@ impl SqlFault {
 /// Every fault that was found, at least one.
 pub fn compile_stream(sql: &str, tables: &Tables, options: StreamOptions) -> Result<Relation, Vec<SqlFault>> {
     let session = session::Session::new(tables);
-    let plan = session.plan(sql).map_err(|fault| vec![fault])?;
+    let plan = session.plan(sql)?;
     let relation = lower::Lowering::new(&session, sql, options).relation(&plan).map_err(|fault| vec![fault])?;
     check_columns(&relation)?;
     Ok(relation)
@@ -77,6 +80,12 @@ pub fn compile_stream(sql: &str, tables: &Tables, options: StreamOptions) -> Res
 #[must_use]
 pub fn tables_of(sql: &str) -> Vec<String> {
     session::Session::new(&Tables::default()).tables_of(sql)
+}
+
+/// A text with the user's names of types in place of the engine's (`Utf8`, `Float64`).
+#[must_use]
+pub fn plain_types(text: &str) -> String {
+    words::plain(text)
 }
 
 /// A stream is a table to others, so its columns need names that differ.

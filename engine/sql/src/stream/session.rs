@@ -1,10 +1,13 @@
 //! The planning session: names to schemas, SQL to an optimised logical plan.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList as _, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+    SchemaProvider,
+};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::datasource::empty::EmptyTable;
@@ -20,7 +23,7 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
 use futures::executor::block_on;
 
-use super::faults::{Context, fault_of};
+use super::faults::{Context, faults_of};
 use super::{SqlFault, Tables};
 use crate::functions::{TUMBLE, window_functions};
 
@@ -34,38 +37,50 @@ pub(super) struct Session {
     pub(super) tables: Tables,
 }
 
+/// Functions and options, the same for every pipeline: made once, since there are hundreds of functions.
+static BASE: LazyLock<SessionState> = LazyLock::new(|| {
+    let mut config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, STREAMS);
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    for function in window_functions() {
+        // Registering over the defaults cannot fail: the registry is in memory.
+        let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
+    }
+    let _ = datafusion_functions_json::register_all(&mut state);
+    state
+});
+
 impl Session {
     pub(super) fn new(tables: &Tables) -> Self {
-        let mut config = SessionConfig::new().with_default_catalog_and_schema(CATALOG, STREAMS);
-        let options = config.options_mut();
-        options.sql_parser.collect_spans = true;
-        options.sql_parser.map_string_types_to_utf8view = false;
-        let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
-        state.catalog_list().register_catalog(CATALOG.into(), Arc::new(catalog(tables)));
-        for function in window_functions() {
-            // Registering over the defaults cannot fail: the registry is in memory.
-            let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
-        }
-        let _ = datafusion_functions_json::register_all(&mut state);
+        let mut state = BASE.clone();
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.into(), Arc::new(catalog(tables)));
+        state.register_catalog_list(Arc::new(catalogs));
         Self { state, tables: tables.clone() }
     }
 
     /// Parses, resolves, checks and simplifies.
-    pub(super) fn plan(&self, sql: &str) -> Result<LogicalPlan, SqlFault> {
+    pub(super) fn plan(&self, sql: &str) -> Result<LogicalPlan, Vec<SqlFault>> {
         let context = Context { sql, tables: &self.tables };
         let statement = self.parse(sql)?;
-        let plan = block_on(self.state.statement_to_plan(statement)).map_err(|error| fault_of(&error, &context))?;
-        refuse_unrepeatable(&plan, &context)?;
-        self.optimize(plan).map_err(|error| fault_of(&error, &context))
+        let plan = block_on(self.state.statement_to_plan(statement)).map_err(|error| faults_of(&error, &context))?;
+        refuse_unrepeatable(&plan, &context).map_err(|fault| vec![fault])?;
+        self.optimize(plan).map_err(|error| faults_of(&error, &context))
     }
 
-    fn parse(&self, sql: &str) -> Result<Statement, SqlFault> {
+    fn parse(&self, sql: &str) -> Result<Statement, Vec<SqlFault>> {
         let context = Context { sql, tables: &self.tables };
         let dialect = self.state.config_options().sql_parser.dialect;
-        let statement = self.state.sql_to_statement(sql, &dialect).map_err(|error| fault_of(&error, &context))?;
+        let statement = self.state.sql_to_statement(sql, &dialect).map_err(|error| faults_of(&error, &context))?;
         match &statement {
             Statement::Statement(inner) if matches!(inner.as_ref(), SqlStatement::Query(_)) => Ok(statement),
-            _ => Err(SqlFault::new("CJ202", "a stream is one SELECT statement").with_hint("write SELECT … FROM …")),
+            _ => Err(vec![
+                SqlFault::new("CJ202", "a stream is one SELECT statement, and this is another")
+                    .with_hint("write SELECT … FROM …; where the rows go is said under `sinks:`")
+                    .about(first_word(sql)),
+            ]),
         }
     }
 
@@ -85,6 +100,12 @@ impl Session {
         let references = self.state.resolve_table_references(&statement).unwrap_or_default();
         references.iter().map(table_name).collect()
     }
+}
+
+fn first_word(sql: &str) -> Option<std::ops::Range<usize>> {
+    let start = sql.find(|c: char| c.is_alphabetic())?;
+    let length = sql[start..].find(|c: char| !c.is_alphanumeric()).unwrap_or(sql.len() - start);
+    Some(start..start + length)
 }
 
 /// The name that a table has in [`Tables`].
@@ -138,6 +159,12 @@ fn refuse_unrepeatable(plan: &LogicalPlan, context: &Context<'_>) -> Result<(), 
             format!("`{name}` gives another answer at every call, so a replay would differ"),
         )
         .with_hint("use event_time or ingested_at, which are stored with the event")
-        .about(context.find_word(&name))),
+        .about(context.find_any(&[
+            name.as_str(),
+            "current_timestamp",
+            "current_date",
+            "current_time",
+            "today",
+        ]))),
     }
 }

@@ -1,12 +1,13 @@
 //! The simulated log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::{Catalogue, stored};
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Chunk, Columns, Committed, EventLog, Events, Positions, Slice, TopicPartition};
+use cornjacket_core::log::{Chunk, Columns, Committed, EventLog, Events, Mark, Positions, Slice, TopicPartition};
 
 use super::Process;
 use crate::split::{Segment, split};
@@ -17,7 +18,7 @@ pub(super) struct SimLog {
 }
 
 impl EventLog for SimLog {
-    fn append(&self, commit: &[Events]) -> Result<Committed> {
+    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed> {
         self.process.call("append", |state| {
             let laid_out = split(commit, &self.catalogue, &state.end, &state.client_ids)?;
             state.client_ids.extend(laid_out.client_ids.iter().map(|given| given.id));
@@ -32,8 +33,13 @@ impl EventLog for SimLog {
             }
             state.commits.push(laid_out.segments);
             state.end = laid_out.end;
+            state.marks.extend(marks.iter().map(|mark| (mark.source.clone(), mark.position.clone())));
             Ok(Committed { stored: rows, repeated: laid_out.repeated })
         })
+    }
+
+    fn marks(&self) -> Result<BTreeMap<String, String>> {
+        self.process.call("marks", |state| Ok(state.marks.clone()))
     }
 
     fn end(&self) -> Positions {

@@ -62,6 +62,8 @@ struct State {
     tables: BTreeMap<String, Table>,
     dead_letters: Vec<StoredDeadLetter>,
     counters: BTreeMap<(String, String), i64>,
+    lengths: BTreeMap<String, u64>,
+    marks: BTreeMap<String, String>,
 }
 
 impl Disk {

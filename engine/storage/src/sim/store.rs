@@ -7,8 +7,10 @@ use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store, StoredDeadLetter,
+    DeadLetter, DeadLetters, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot,
+    Store, StoredDeadLetter,
 };
+use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 
 use super::table::{Table, join};
@@ -23,6 +25,25 @@ fn table<'a>(state: &'a State, spec: &ProjectionSpec) -> Result<&'a Table> {
     state.tables.get(&spec.name).ok_or_else(|| Error::Conflict(format!("there is no projection `{}`", spec.name)))
 }
 
+fn add_letter(state: &mut State, letter: &DeadLetter, now: Micros) {
+    let is_same = |stored: &StoredDeadLetter| {
+        letter.place.is_some() && stored.letter.place == letter.place && stored.letter.source == letter.source
+    };
+    if !state.dead_letters.iter().any(is_same) {
+        let id = state.dead_letters.last().map_or(1, |last| last.id + 1);
+        state.dead_letters.push(StoredDeadLetter { id, recorded_at: now, letter: letter.clone() });
+    }
+}
+
+impl DeadLetters for SimStore {
+    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()> {
+        self.process.call("add_dead_letters", |state| {
+            letters.iter().for_each(|letter| add_letter(state, letter, now));
+            Ok(())
+        })
+    }
+}
+
 impl Store for SimStore {
     fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()> {
         self.process.call("prepare", |state| match state.tables.get(&projection.name) {
@@ -32,6 +53,17 @@ impl Store for SimStore {
                 state.tables.insert(projection.name.clone(), Table::new(projection.clone()));
                 Ok(())
             }
+        })
+    }
+
+    fn lengths(&self) -> Result<BTreeMap<String, u64>> {
+        self.process.call("lengths", |state| Ok(state.lengths.clone()))
+    }
+
+    fn reset_length(&self, sink: &str) -> Result<()> {
+        self.process.call("reset_length", |state| {
+            state.lengths.entry(sink.into()).and_modify(|length| *length = 0);
+            Ok(())
         })
     }
 
@@ -66,12 +98,12 @@ impl Store for SimStore {
                     .write(write, commit.now)?;
             }
             for letter in &commit.dead_letters {
-                let id = state.dead_letters.last().map_or(1, |last| last.id + 1);
-                state.dead_letters.push(StoredDeadLetter { id, recorded_at: commit.now, letter: letter.clone() });
+                add_letter(state, letter, commit.now);
             }
             for (counter, by) in &commit.counters {
                 *state.counters.entry(counter.clone()).or_default() += by;
             }
+            state.lengths.extend(commit.lengths.iter().map(|(sink, length)| (sink.clone(), *length)));
             let record = commit.record.clone();
             if !record.raises.is_empty() {
                 state.raises.insert(record.epoch, (record.positions.clone(), record.raises.clone()));

@@ -9,7 +9,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use cornjacket_core::catalogue::{Catalogue, stored};
 use cornjacket_core::environment::Environment;
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Columns, Committed, EventLog, Events, Positions, Slice, TopicPartition};
+use cornjacket_core::log::{Columns, Committed, EventLog, Events, Mark, Positions, Slice, TopicPartition};
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
 use parking_lot::{Condvar, Mutex};
@@ -22,7 +22,10 @@ use crate::block::{Cut, Footer, TypeIndex, decode_type, encode};
 use crate::sim::partitions_differ;
 use crate::split::{Split, client_ids, split};
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../../migrations/sqlite/log/0001_log.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../migrations/sqlite/log/0001_log.sql"),
+    include_str!("../../../../migrations/sqlite/log/0002_marks.sql"),
+];
 /// For how long a repeat of a client-given id is looked for.
 const CLIENT_ID_AGE: Micros = 7 * 86_400 * SECOND;
 /// Old client-given ids are deleted a few at a time, so that no append waits long for it.
@@ -141,7 +144,7 @@ fn load_index(connection: &Connection) -> Result<Index> {
 }
 
 impl EventLog for SqliteLog {
-    fn append(&self, commit: &[Events]) -> Result<Committed> {
+    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed> {
         let mut writer = self.shared.writer.lock();
         let end = self.shared.index.lock().end.clone();
         self.shared.with_connection(&mut writer)?;
@@ -151,9 +154,19 @@ impl EventLog for SqliteLog {
         };
         let laid_out = split(commit, &self.shared.catalogue, &end, &known)?;
         if laid_out.segments.is_empty() {
+            self.shared.write_marks(&mut writer, marks)?;
             return Ok(Committed { stored: 0, repeated: laid_out.repeated });
         }
-        self.shared.write(&mut writer, laid_out)
+        self.shared.write(&mut writer, laid_out, marks)
+    }
+
+    fn marks(&self) -> Result<BTreeMap<String, String>> {
+        self.shared.readers.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT source, position FROM marks").map_err(storage_error)?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).map_err(storage_error)?;
+            rows.collect::<rusqlite::Result<_>>().map_err(storage_error)
+        })
     }
 
     fn end(&self) -> Positions {
@@ -202,20 +215,34 @@ impl Shared {
         Ok(())
     }
 
-    fn write(&self, writer: &mut Writer, laid_out: Split) -> Result<Committed> {
+    fn write(&self, writer: &mut Writer, laid_out: Split, marks: &[Mark]) -> Result<Committed> {
         let (footer, body) = encode(&laid_out.segments)?;
         let block = Block { bytes: body.len(), ..block_of(&laid_out, footer) };
         let seq = writer.next;
         writer.appends += 1;
         let prune = writer.appends.is_multiple_of(PRUNE_EVERY).then(|| self.environment.clock.now() - CLIENT_ID_AGE);
         let Some(connection) = &mut writer.connection else { return Err(Error::Closed) };
-        if let Err(error) = store_block(connection, seq, &block, &body, (&laid_out, prune)) {
+        if let Err(error) = store_block(connection, (seq, &block, &body), &laid_out, prune, marks) {
             self.after_failure(writer, seq, error)?;
         }
         writer.next += 1;
         let stored = laid_out.segments.iter().map(|segment| segment.rows.num_rows() as u64).sum();
         self.publish(seq, block, &laid_out)?;
         Ok(Committed { stored, repeated: laid_out.repeated })
+    }
+
+    /// Marks alone: every event of the commit was there already, or was rejected.
+    fn write_marks(&self, writer: &mut Writer, marks: &[Mark]) -> Result<()> {
+        let Some(connection) = writer.connection.as_mut().filter(|_| !marks.is_empty()) else { return Ok(()) };
+        let outcome = connection.transaction().and_then(|transaction| {
+            store_marks(&transaction, marks)?;
+            transaction.commit()
+        });
+        // The same marks may be written again, so it does not matter whether these were.
+        outcome.map_err(|error| {
+            writer.connection = None;
+            storage_error(error)
+        })
     }
 
     /// After a failure it may not be known whether the commit is durable: the file is opened anew and looked into. The
@@ -360,10 +387,10 @@ fn block_of(laid_out: &Split, footer: Footer) -> Block {
 
 fn store_block(
     connection: &mut Connection,
-    seq: i64,
-    block: &Block,
-    body: &[u8],
-    (laid_out, prune): (&Split, Option<Micros>),
+    (seq, block, body): (i64, &Block, &[u8]),
+    laid_out: &Split,
+    prune: Option<Micros>,
+    marks: &[Mark],
 ) -> rusqlite::Result<()> {
     let footer = serde_json::to_string(&*block.footer).unwrap_or_default();
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
@@ -376,11 +403,23 @@ fn store_block(
             insert.execute(params![given.id.0, &*given.at.topic, given.at.partition, given.offset, block.last_at])?;
         }
     }
+    store_marks(&transaction, marks)?;
     if let Some(before) = prune {
         let sql = "DELETE FROM client_ids WHERE id IN (SELECT id FROM client_ids WHERE at < ?1 LIMIT 10000)";
         transaction.execute(sql, [before])?;
     }
     transaction.commit()
+}
+
+fn store_marks(connection: &Connection, marks: &[Mark]) -> rusqlite::Result<()> {
+    if marks.is_empty() {
+        return Ok(());
+    }
+    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
+    for Mark { source, position } in marks {
+        insert.execute(params![source, position])?;
+    }
+    Ok(())
 }
 
 fn known_ids(connection: &Connection, ids: &[EventId]) -> Result<HashSet<EventId>> {

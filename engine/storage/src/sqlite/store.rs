@@ -8,9 +8,10 @@ use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    DeadLetter, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
-    StoredDeadLetter,
+    DeadLetter, DeadLetters, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot,
+    Store, StoredDeadLetter,
 };
+use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
@@ -22,7 +23,10 @@ use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
 use crate::key::key_text;
 
-const MIGRATIONS: [&str; 1] = [include_str!("../../../../migrations/sqlite/store/0001_store.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../../migrations/sqlite/store/0001_store.sql"),
+    include_str!("../../../../migrations/sqlite/store/0002_outlets.sql"),
+];
 
 /// The store in `store.db`, as one pipeline sees it.
 pub struct SqliteStore {
@@ -126,6 +130,10 @@ impl SqliteStore {
                        ON CONFLICT (pipeline, node, what) DO UPDATE SET value = value + excluded.value";
             execute(connection, sql, params![self.pipeline, node, what, by])?;
         }
+        for (sink, length) in &commit.lengths {
+            let row = params![self.pipeline, sink, i64::try_from(*length).unwrap_or(i64::MAX)];
+            execute(connection, "INSERT OR REPLACE INTO outlets VALUES (?1, ?2, ?3)", row)?;
+        }
         if !raises.is_empty() {
             let row = params![self.pipeline, epoch, to_json(positions)?, to_json(raises)?];
             execute(connection, "INSERT INTO raises VALUES (?1, ?2, ?3, ?4)", row)?;
@@ -134,12 +142,14 @@ impl SqliteStore {
         execute(connection, "INSERT INTO epochs VALUES (?1, ?2, ?3)", row)
     }
 
-    fn write_dead_letter(&self, connection: &Connection, letter: &DeadLetter, now: i64) -> Result<()> {
-        let sql =
-            "INSERT INTO dead_letters (pipeline, recorded_at, reason, source, message, event_id, event_time, body)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
-        let DeadLetter { reason, source, message, event_id, event_time, body } = letter;
-        execute(connection, sql, params![self.pipeline, now, reason, source, message, event_id, event_time, body])
+    fn write_dead_letter(&self, connection: &Connection, letter: &DeadLetter, now: Micros) -> Result<()> {
+        let sql = "INSERT INTO dead_letters
+                       (pipeline, recorded_at, reason, source, message, event_id, event_time, body, place)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+                   ON CONFLICT (pipeline, source, place) WHERE place IS NOT NULL DO NOTHING";
+        let DeadLetter { reason, source, message, event_id, event_time, body, place } = letter;
+        let row = params![self.pipeline, now, reason, source, message, event_id, event_time, body, place];
+        execute(connection, sql, row)
     }
 
     fn write_snapshot(&self, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
@@ -166,6 +176,15 @@ fn try_transaction(connection: &mut Connection, work: impl Fn(&Connection) -> Re
     transaction.commit().map_err(storage_error)
 }
 
+impl DeadLetters for SqliteStore {
+    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()> {
+        let work = |connection: &Connection| {
+            letters.iter().try_for_each(|letter| self.write_dead_letter(connection, letter, now))
+        };
+        self.transact(work, |_| Ok(false))
+    }
+}
+
 impl Store for SqliteStore {
     fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()> {
         let layout = table::layout(projection);
@@ -187,6 +206,17 @@ impl Store for SqliteStore {
             execute(connection, "INSERT OR REPLACE INTO projections VALUES (?1, ?2, ?3)", row)
         };
         self.transact(work, |_| Ok(false))
+    }
+
+    fn lengths(&self) -> Result<BTreeMap<String, u64>> {
+        let sql = "SELECT sink, length FROM outlets WHERE pipeline = ?1";
+        let rows = self.all(sql, [&self.pipeline], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.into_iter().collect())
+    }
+
+    fn reset_length(&self, sink: &str) -> Result<()> {
+        let sql = "UPDATE outlets SET length = 0 WHERE pipeline = ?1 AND sink = ?2";
+        self.transact(|connection| execute(connection, sql, [&self.pipeline, sink]), |_| Ok(false))
     }
 
     fn pipeline_state(&self) -> Result<PipelineState> {
@@ -278,7 +308,7 @@ impl Store for SqliteStore {
     }
 
     fn dead_letters(&self, limit: u64, offset: u64) -> Result<Vec<StoredDeadLetter>> {
-        let sql = "SELECT id, recorded_at, reason, source, message, event_id, event_time, body FROM dead_letters
+        let sql = "SELECT id, recorded_at, reason, source, message, event_id, event_time, body, place FROM dead_letters
                    WHERE pipeline = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3";
         let bounded = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         self.all(sql, params![self.pipeline, bounded(limit), bounded(offset)], |row| {
@@ -289,6 +319,7 @@ impl Store for SqliteStore {
                 event_id: row.get(5)?,
                 event_time: row.get(6)?,
                 body: row.get(7)?,
+                place: row.get(8)?,
             };
             Ok(StoredDeadLetter { id: row.get(0)?, recorded_at: row.get(1)?, letter })
         })

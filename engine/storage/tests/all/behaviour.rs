@@ -67,7 +67,7 @@ fn offsets_are_dense_and_follow_the_order_of_the_commit_over_all_types() {
         b.sequence = Int64Array::from(vec![1, 5]);
         let mut a2 = a.clone();
         a2.sequence = Int64Array::from(vec![0, 3]);
-        storage.log.append(&[a2, b]).expect("stored");
+        storage.log.append(&[a2, b], &[]).expect("stored");
         let rows = contents(&storage, &Positions::default(), None, 1);
         assert_eq!(rows[&0], [(0, 1.0), (1, 3.0), (2, 2.0), (3, 4.0)]);
     });
@@ -90,7 +90,7 @@ fn random_reads_give_exactly_what_lies_between_two_positions() {
             let (a, b) = rows.split_at(random.random_range(0..rows.len()));
             let part = |name, rows: &[Row], first| (!rows.is_empty()).then(|| events(&catalogue, name, rows, first));
             let commit: Vec<_> = [part("sensor.a", a, 0), part("sensor.b", b, 1_000)].into_iter().flatten().collect();
-            storage.log.append(&commit).expect("stored");
+            storage.log.append(&commit, &[]).expect("stored");
             ends.push(storage.log.end());
         }
         let all = contents(&storage, &Positions::default(), None, usize::MAX);
@@ -118,10 +118,10 @@ fn a_client_given_id_counts_once() {
         let storage = open(&catalogue).expect("opens");
         let given = |number| (number, "d".to_string(), true);
         let twice = events(&catalogue, "sensor.a", &[given(1), row(2, "d"), given(1)], 0);
-        let first = storage.log.append(&[twice]).expect("stored");
+        let first = storage.log.append(&[twice], &[]).expect("stored");
         assert_eq!((first.stored, first.repeated), (2, vec![id(1)]));
         let again = events(&catalogue, "sensor.b", &[given(1)], 0);
-        let again = open(&catalogue).expect("opens again").log.append(&[again]).expect("answered");
+        let again = open(&catalogue).expect("opens again").log.append(&[again], &[]).expect("answered");
         assert_eq!((again.stored, again.repeated), (0, vec![id(1)]));
         for number in [1, 2] {
             assert!(storage.log.find(id(number)).expect("reads").is_some(), "{number}");
@@ -182,7 +182,7 @@ fn write(spec: &Arc<ProjectionSpec>, columns: Vec<ArrayRef>, times: Vec<i64>, or
 
 fn epoch(number: u64, writes: Vec<ProjectionWrite>) -> EpochCommit {
     let record = EpochRecord { epoch: number, positions: Positions::default(), raises: Vec::new() };
-    EpochCommit { record, now: NOW, writes, dead_letters: Vec::new(), counters: BTreeMap::new() }
+    EpochCommit { record, now: NOW, writes, dead_letters: Vec::new(), counters: BTreeMap::new(), lengths: BTreeMap::new() }
 }
 
 #[test]
@@ -266,6 +266,7 @@ fn snapshots_replace_each_other_and_raises_outlive_them() {
                 event_id: None,
                 event_time: Some(1),
                 body: vec![0xff],
+                place: None,
             });
             storage.store.commit_epoch(&commit).expect("committed");
         }

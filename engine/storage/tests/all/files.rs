@@ -40,7 +40,7 @@ fn compaction_changes_nothing_that_readers_see() {
             }
         });
         for number in 0..300 {
-            log.append(&[events(&catalogue, "sensor.a", &rows(number * 5, 5), 0)]).expect("stored");
+            log.append(&[events(&catalogue, "sensor.a", &rows(number * 5, 5), 0)], &[]).expect("stored");
             if number % 20 == 19 {
                 log.compact_once().expect("compacts");
             }
@@ -80,7 +80,7 @@ fn a_damaged_block_is_reported_and_not_skipped() {
     let folder = tempfile::tempdir().expect("a folder");
     let catalogue = catalogue(1);
     let log = SqliteLog::open(folder.path(), Arc::clone(&catalogue), environment()).expect("opens");
-    log.append(&[events(&catalogue, "sensor.a", &rows(0, 50), 0)]).expect("stored");
+    log.append(&[events(&catalogue, "sensor.a", &rows(0, 50), 0)], &[]).expect("stored");
     drop(log);
     let file = Connection::open(folder.path().join("log.db")).expect("opens");
     file.execute("UPDATE blocks SET body = substr(body, 1, length(body) / 2)", []).expect("damaged");

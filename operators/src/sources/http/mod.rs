@@ -19,7 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use cornjacket_core::component::{Description, SourceSpec, parse_settings};
+use cornjacket_core::component::{BuiltSource, Description, SourceSpec, parse_settings};
 use cornjacket_core::door::{ClientId, Door, Submission};
 use cornjacket_core::id::EventId;
 use schemars::JsonSchema;
@@ -40,6 +40,7 @@ pub const SPEC: SourceSpec = SourceSpec {
         schema: || schemars::schema_for!(Settings),
     },
     parse: parse_settings::<Settings>,
+    build: |_, _| Ok(BuiltSource::Served),
 };
 
 /// Settings of the http source.
@@ -48,7 +49,7 @@ pub const SPEC: SourceSpec = SourceSpec {
 pub struct Settings {
     /// The greatest size of an event, in bytes; 1 MiB unless set, and never more.
     #[serde(default)]
-    #[schemars(range(max = 1_048_576))]
+    #[schemars(range(min = 1, max = 1_048_576), example = 65_536, extend("default" = 1_048_576))]
     pub max_body_bytes: Option<NonZeroU32>,
 }
 
