@@ -35,6 +35,10 @@ impl OperatorFactory for Factory {
         Arc::clone(self.0.schema())
     }
 
+    fn reads(&self) -> Option<Vec<usize>> {
+        self.0.reads()
+    }
+
     fn is_stateful(&self) -> bool {
         false
     }
@@ -46,21 +50,40 @@ impl OperatorFactory for Factory {
     fn describe(&self) -> String {
         self.0.describe()
     }
+
+    fn summary(&self) -> String {
+        self.0.summary()
+    }
+
+    fn position_of(&self, column: usize, field: Option<&str>) -> Option<usize> {
+        match field {
+            Some(field) => self.0.position_of_field(column, field),
+            None => self.0.position_of(column),
+        }
+    }
 }
 
 struct TransformOperator(Arc<dyn Transform>);
 
 impl TransformOperator {
-    fn apply(&self, batch: Batch, output: &mut Output) -> Result<()> {
+    /// The columns that it looks at; the others may hold nothing of the row.
+    fn as_read(&self, batch: &Batch) -> Result<Batch> {
+        Ok(match self.0.reads() {
+            Some(columns) => batch.with_rows(batch.rows.project(&columns)?),
+            None => batch.clone(),
+        })
+    }
+
+    fn apply(&self, batch: &Batch, output: &mut Output) -> Result<()> {
         match self.0.apply(batch.clone()) {
             Ok(rows) => output.emit(rows),
             Err(error @ (Error::Arrow(_) | Error::Compute(_))) if batch.num_rows() <= 1 => {
-                output.failed.push((batch, full_message(&error)));
+                output.failed.push((self.as_read(batch)?, full_message(&error)));
             }
             Err(Error::Arrow(_) | Error::Compute(_)) => {
-                let (first, second) = halves(&batch)?;
-                self.apply(first, output)?;
-                self.apply(second, output)?;
+                let (first, second) = halves(batch)?;
+                self.apply(&first, output)?;
+                self.apply(&second, output)?;
             }
             Err(other) => return Err(other),
         }
@@ -81,6 +104,6 @@ fn halves(batch: &Batch) -> Result<(Batch, Batch)> {
 
 impl Operator for TransformOperator {
     fn on_batch(&mut self, _: usize, batch: Batch, output: &mut Output) -> Result<()> {
-        self.apply(batch, output)
+        self.apply(&batch, output)
     }
 }

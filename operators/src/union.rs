@@ -42,6 +42,10 @@ impl OperatorFactory for Factory {
     fn describe(&self) -> String {
         "union all".into()
     }
+
+    fn summary(&self) -> String {
+        "the rows of all its inputs (UNION ALL)".into()
+    }
 }
 
 struct Union;

@@ -141,9 +141,9 @@ fn a_killed_import_goes_on_and_ends_as_if_nothing_had_happened() {
         let readings = readings(120_000);
         let folder = tempfile::tempdir().expect("a folder");
         let half = readings.len() / 2;
-        std::fs::write(folder.path().join("a.ndjson"), ndjson(&readings[..half])).expect("written");
-        std::fs::write(folder.path().join("b.ndjson"), ndjson(&readings[half..])).expect("written");
-        let (file, data) = (pipeline(folder.path(), "\"*.ndjson\""), folder.path().join("data"));
+        std::fs::write(folder.path().join("in-a.ndjson"), ndjson(&readings[..half])).expect("written");
+        std::fs::write(folder.path().join("in-b.ndjson"), ndjson(&readings[half..])).expect("written");
+        let (file, data) = (pipeline(folder.path(), "\"in-*.ndjson\""), folder.path().join("data"));
         for _ in 0..10 {
             let mut child = run(&file, &data);
             std::thread::sleep(Duration::from_millis(random.random_range(20..400)));
@@ -186,7 +186,8 @@ async fn wrong_lines_are_dead_letters_with_their_place_and_grown_or_replaced_fil
     let process = Process::start_with(&file, &data, &["--stay"]).await;
     let rows = process.sql("SELECT count(*) AS n, sum(value) AS total FROM sensor.reading").await;
     assert_eq!(rows, [json!({"n": 5, "total": 15.0})]);
-    let rows = process.sql("SELECT reason, place FROM cornjacket.dead_letters WHERE source = 'import' ORDER BY place").await;
+    let rows =
+        process.sql("SELECT reason, place FROM cornjacket.dead_letters WHERE source = 'import' ORDER BY place").await;
     let place = |line: u32, reason: &str| json!({"reason": reason, "place": format!("in.ndjson:{line}")});
     let expected: Vec<Value> =
         vec![place(3, "validation"), place(4, "validation"), place(5, "decode"), place(7, "decode")];

@@ -49,7 +49,7 @@ fn the_example_pipelines_pass_their_tests() {
     assert!(said.contains("crashes survived"), "{said}");
 }
 
-/// A test that should fail does, says why at its line, and in JUnit's form as well.
+/// A test that should fail does, says why at its line, and in `JUnit`'s form as well.
 #[test]
 fn a_failing_test_names_its_line_and_what_differs() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -3,6 +3,7 @@
 //! Random tests print their seed when they fail; `SEED=n` repeats one, `RUNS=n` sets how many are made.
 
 mod cascade;
+mod clashes;
 mod differential;
 mod edits;
 mod house;

@@ -7,9 +7,11 @@
 //! It knows components only through the registry, and SQL only through [`cornjacket_sql`].
 //! Codes of diagnostics are listed in `docs/diagnostics.md`.
 
+mod clashes;
 mod components;
 mod events;
 mod expand;
+mod explain;
 mod fields;
 mod files;
 mod fingerprint;
@@ -42,9 +44,13 @@ use cornjacket_core::diagnostic::{Diagnostic, SourceFile};
 use cornjacket_core::graph::Graph;
 
 pub use components::SourceEntry;
+pub use explain::{
+    ClockExplanation, ColumnExplanation, ExchangeKind, Explanation, InputExplanation, NodeExplanation, Role,
+    SourceExplanation, StateExplanation, TimeExplanation, explain,
+};
 pub use render::{render, to_json};
-pub use testing::{Capture, Expected, TargetKind, TestAction, TestCase, TestStep};
 pub use schema::{ReferencePage, pipeline_schema, reference_pages};
+pub use testing::{Capture, Expected, TargetKind, TestAction, TestCase, TestStep};
 
 use names::{is_identifier, proposed_identifier};
 use node::{Node, Span, Value};
@@ -124,12 +130,13 @@ fn read(path: &Path, known: Known<'_>, care: Care, capture: Option<Capture<'_>>)
         Ok(text) => of_text(path, text, known, care, capture),
         Err(reason) => {
             let diagnostic =
-                Diagnostic::error("CJ001", None, format!("the pipeline file `{}` {reason}", path.display()))
-                    .with_hint(if reason.contains("UTF-8") {
+                Diagnostic::error("CJ001", None, format!("the pipeline file `{}` {reason}", path.display())).with_hint(
+                    if reason.contains("UTF-8") {
                         "save the file as UTF-8, which every editor can do"
                     } else {
                         "give the path of a pipeline file, such as pipelines/iot.yaml"
-                    });
+                    },
+                );
             Outcome { pipeline: None, diagnostics: vec![diagnostic] }
         }
     }
@@ -162,6 +169,7 @@ fn compile(
     let streams = streams::streams(root.entry("streams"), &catalogue, (events.broken, others), folder, report);
     let sources = components::sources(root.entry("sources"), registry, (&catalogue, folder), report);
     let sinks = components::sinks(root.entry("sinks"), registry, (&catalogue, folder), &streams, report);
+    clashes::check(&root, &sources, &sinks, report);
     let targets = testing::Targets { catalogue: &catalogue, streams: &streams, sinks: &sinks };
     let tests = testing::tests(root.entry("tests"), &targets, report);
     if report.errors() > 0 {
@@ -176,7 +184,16 @@ fn compile(
         None => sinks,
     };
     match lower::lower(&name, &catalogue, &streams.streams, sinks, registry) {
-        Ok(graph) => Some(Pipeline { name, description, graph: Arc::new(graph), catalogue, sources, tests, files, streams: names }),
+        Ok(graph) => Some(Pipeline {
+            name,
+            description,
+            graph: Arc::new(graph),
+            catalogue,
+            sources,
+            tests,
+            files,
+            streams: names,
+        }),
         Err(missing) => {
             let span = streams.get(&missing.stream).map_or(0..0, |stream| stream.name_span.clone());
             let message =

@@ -94,6 +94,7 @@ pub(crate) fn lower(
     for sink in sinks {
         lowering.sink(sink)?;
     }
+    prune(&mut lowering.nodes);
     Ok(Graph { pipeline: pipeline.into(), catalogue: Arc::clone(catalogue), nodes: lowering.nodes })
 }
 
@@ -106,6 +107,33 @@ fn needed<'a>(streams: &'a [Stream], sinks: &'a [ReadySink]) -> BTreeSet<&'a str
         }
     }
     needed
+}
+
+/// Leaves to each source the columns that something reads.
+fn prune(nodes: &mut [Node]) {
+    let mut read: BTreeMap<NodeId, BTreeSet<usize>> = BTreeMap::new();
+    for node in nodes.iter() {
+        let columns = match &node.kind {
+            NodeKind::Source { .. } => continue,
+            NodeKind::Operator(factory) => factory.reads(),
+            NodeKind::Sink(factory) => factory.reads(),
+        };
+        for input in &node.inputs {
+            let all = 0..nodes[input.node].schema.fields().len();
+            // What rows are spread by is looked at on the way.
+            let spread_by = match &input.exchange {
+                Exchange::Hash(columns) => columns.as_slice(),
+                Exchange::Forward | Exchange::Gather => &[],
+            };
+            let columns = columns.clone().unwrap_or_else(|| all.collect());
+            read.entry(input.node).or_default().extend(columns.iter().chain(spread_by));
+        }
+    }
+    for (id, node) in nodes.iter_mut().enumerate() {
+        if let NodeKind::Source { columns, .. } = &mut node.kind {
+            *columns = read.remove(&id).unwrap_or_default().into_iter().collect();
+        }
+    }
 }
 
 struct Lowering<'a> {

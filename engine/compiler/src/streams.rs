@@ -142,8 +142,12 @@ impl Compiler<'_> {
     fn report_cycle(&mut self, cycle: &[usize], declared: &[Declared]) {
         let names: Vec<&str> = cycle.iter().chain(cycle.first()).map(|at| declared[*at].name.as_str()).collect();
         let Some(first) = cycle.first() else { return };
-        let message = format!("these streams read each other in a circle: {}", names.join(" <- "));
-        let hint = "let one of them read event types only".to_string();
+        let (message, hint) = if cycle.len() == 1 {
+            (format!("the stream `{}` reads itself", names[0]), "read an event type or another stream".to_string())
+        } else {
+            let message = format!("these streams read each other in a circle: {}", names.join(" <- "));
+            (message, "let one of them read event types only".to_string())
+        };
         self.report.error("CJ301", &declared[*first].name_span, message, Some(hint));
         for at in cycle {
             self.streams.broken.insert(declared[*at].name.as_str());

@@ -217,12 +217,13 @@ impl Reader<'_, '_> {
     fn map<'n>(&mut self, node: &'n Node, wanted: &str) -> Option<&'n [Entry]> {
         let entries = node.entries();
         if entries.is_none() {
-            self.report.error("CJ501", &node.span, format!("{wanted}, and this is {}", node.kind()), None);
+            let hint = "write it as { key: value, … }, or as `key: value` lines".to_string();
+            self.report.error("CJ501", &node.span, format!("{wanted}, and this is {}", node.kind()), Some(hint));
         }
         entries
     }
 
-    /// The steps of a map, in the order in which they happen: given, advance_to, silence, expect.
+    /// The steps of a map, in the order in which they happen: given, advance, silence, expect.
     fn steps(&mut self, node: &Node) -> Vec<TestStep> {
         let mut steps = Vec::new();
         if let Some(given) = node.entry("given") {
@@ -271,12 +272,7 @@ impl Reader<'_, '_> {
             if !self.targets.catalogue.types.contains_key(&text) {
                 let known = self.targets.catalogue.types.keys().map(String::as_str);
                 let hint = did_you_mean(&text, known);
-                self.report.error(
-                    "CJ504",
-                    &name.value.span,
-                    format!("there is no event type `{text}`"),
-                    Some(hint),
-                );
+                self.report.error("CJ504", &name.value.span, format!("there is no event type `{text}`"), Some(hint));
                 return None;
             }
         }
@@ -304,7 +300,7 @@ impl Reader<'_, '_> {
             node::Value::List(_) => Expected::Exactly(self.rows(entry, &target)?),
             node::Value::Map(_) => self.expected(entry, &target)?,
             _ => {
-                let hint = "write [] if no row is expected".to_string();
+                let hint = "write [] if no row is expected, or { count: 3 } for a number of rows".to_string();
                 let message = format!("expected a list of rows under `{}`, found {}", entry.key, entry.value.kind());
                 self.report.error("CJ501", &entry.key_span, message, Some(hint));
                 return None;
@@ -314,15 +310,14 @@ impl Reader<'_, '_> {
     }
 
     fn expected(&mut self, entry: &Entry, target: &Target) -> Option<Expected> {
-        let entries = entry.value.entries().unwrap_or_default();
-        unknown_keys(entries, &["exactly", "containing", "count"], self.report);
-        match entries {
+        match entry.value.entries().unwrap_or_default() {
             [one] if one.key == "exactly" => self.rows(one, target).map(Expected::Exactly),
             [one] if one.key == "containing" => self.rows(one, target).map(Expected::Containing),
             [one] if one.key == "count" => read(one, self.report).map(Expected::Count),
             _ => {
                 let message = format!("`{}` is expected in one way: a list, exactly, containing or count", entry.key);
-                self.report.error("CJ501", &entry.key_span, message, None);
+                let hint = "rows are a list, also a single one: [ { column: value } ]".to_string();
+                self.report.error("CJ501", &entry.key_span, message, Some(hint));
                 None
             }
         }

@@ -26,14 +26,22 @@ pub trait Transform: fmt::Debug + Send + Sync {
         false
     }
 
+    /// The columns of the input that it looks at or gives on; `None` if that may be all.
+    fn reads(&self) -> Option<Vec<usize>>;
+
     /// Where column `input` of the input comes out unchanged, if it does.
     fn position_of(&self, input: usize) -> Option<usize>;
 
     /// Where the field of a struct in column `input` comes out unchanged, if it does.
     fn position_of_field(&self, input: usize, field: &str) -> Option<usize>;
 
-    /// What it does, for `explain`.
+    /// What it does: its identity.
     fn describe(&self) -> String;
+
+    /// What it does, for people: a step a line, in the words of SQL.
+    fn summary(&self) -> String {
+        self.describe()
+    }
 }
 
 /// Makes the aggregation state of one window pane.
@@ -53,8 +61,13 @@ pub trait Aggregation: fmt::Debug + Send + Sync {
     /// When an accumulator cannot be made for its argument types.
     fn create(&self) -> Result<Box<dyn Groups>>;
 
-    /// What it computes, for `explain`.
+    /// What it computes: its identity.
     fn describe(&self) -> String;
+
+    /// The aggregates, for people: in the words of SQL, joined by commas.
+    fn summary(&self) -> String {
+        self.describe()
+    }
 }
 
 /// The aggregates of the groups of one window pane.

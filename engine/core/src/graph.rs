@@ -117,6 +117,11 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The columns of its input that it looks at; `None` if that may be all.
+    fn reads(&self) -> Option<Vec<usize>> {
+        None
+    }
+
     /// Whether a new sink of this kind begins with the retained events (else with what comes from now on).
     fn starts_at_beginning(&self) -> bool;
 
@@ -136,6 +141,11 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The file that it writes, if it writes one: no other sink may, and no source should read it.
+    fn writes(&self) -> Option<std::path::PathBuf> {
+        None
+    }
+
     /// Looks whether what it writes to outside the store can be written, and says what was found; `None` if there is
     /// nothing.
     ///
@@ -145,6 +155,11 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// What it does, on one line, for `explain`; also its identity (see [`OperatorFactory::describe`]).
+    /// What it does, on one line: its identity (see [`OperatorFactory::describe`]).
     fn describe(&self) -> String;
+
+    /// What it does, for people: a step a line. Its wording may change from version to version.
+    fn summary(&self) -> String {
+        self.describe()
+    }
 }

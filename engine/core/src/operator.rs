@@ -120,6 +120,11 @@ pub trait OperatorFactory: fmt::Debug + Send + Sync {
     /// The columns of its output.
     fn schema(&self) -> SchemaRef;
 
+    /// The columns of its input that it looks at or gives on; `None` if that may be all.
+    fn reads(&self) -> Option<Vec<usize>> {
+        None
+    }
+
     /// Whether its output depends on rows of earlier epochs, so that it must see the log again after a change.
     fn is_stateful(&self) -> bool;
 
@@ -129,7 +134,34 @@ pub trait OperatorFactory: fmt::Debug + Send + Sync {
     /// When something it is made of cannot be built.
     fn create(&self) -> Result<Box<dyn Operator>>;
 
-    /// What it does, on one line, for `explain`. Also its identity: state is reused after an edit of the file only
-    /// where this text and everything upstream stayed the same.
+    /// What it does, on one line. This is its identity: state is reused after an edit of the file only where this text and
+    /// everything upstream stayed the same.
     fn describe(&self) -> String;
+
+    /// What it does, for people: a step a line, in the words of SQL. Its wording may change from version to version.
+    fn summary(&self) -> String {
+        self.describe()
+    }
+
+    /// The windows it keeps, if it keeps any.
+    fn windows(&self) -> Option<Windows> {
+        None
+    }
+
+    /// Where a column of its input, or a field of a struct in it, comes out unchanged, if it does.
+    fn position_of(&self, column: usize, field: Option<&str>) -> Option<usize> {
+        let _ = (column, field);
+        None
+    }
+}
+
+/// The windows of an operator, as far as everything around it has to know them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// How wide they are, in µs.
+    pub width: Micros,
+    /// For how long after its end a window still takes rows and gives updates, in µs.
+    pub lateness: Micros,
+    /// Which output columns identify a row: the window, and what is grouped by.
+    pub key: Vec<usize>,
 }

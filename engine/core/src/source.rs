@@ -5,6 +5,7 @@
 //! nothing of loops, waiting and stopping: the feed in the runtime owns those.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::door::Bundle;
@@ -70,6 +71,12 @@ pub trait ReaderFactory: fmt::Debug + Send + Sync {
 
     /// What it reads, on one line, for `explain`.
     fn describe(&self) -> String;
+
+    /// Whether it would read this file.
+    fn reads(&self, file: &Path) -> bool {
+        let _ = file;
+        false
+    }
 
     /// Looks whether it can be read, and says what was found.
     ///

@@ -39,6 +39,19 @@ pub fn format_rfc3339(time: Micros) -> String {
     }
 }
 
+/// Writes a span as the pipeline file has it, in the greatest unit that leaves no rest: `5s`, `90s`, `1m`, `36h`, `7d`.
+#[must_use]
+pub fn format_span(span: Micros) -> String {
+    const UNITS: [(Micros, &str); 5] =
+        [(86_400 * SECOND, "d"), (3_600 * SECOND, "h"), (60 * SECOND, "m"), (SECOND, "s"), (1_000, "ms")];
+    let unit = UNITS.iter().find(|(unit, _)| span != 0 && span % unit == 0);
+    match unit {
+        Some((unit, name)) => format!("{}{name}", span / unit),
+        None if span == 0 => "0s".into(),
+        None => format!("{span}us"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +62,13 @@ mod tests {
         assert!(is_valid_event_time(0));
         assert!(!is_valid_event_time(-1));
         assert!(!is_valid_event_time(MAX_EVENT_TIME + 1));
+    }
+
+    #[test]
+    fn spans_are_written_in_one_unit() {
+        let spans =
+            [0, 250_000, SECOND, 90 * SECOND, 120 * SECOND, 5_400 * SECOND, 86_400 * SECOND, 7].map(format_span);
+        assert_eq!(spans, ["0s", "250ms", "1s", "90s", "2m", "90m", "1d", "7us"]);
     }
 
     #[test]

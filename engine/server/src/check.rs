@@ -24,8 +24,8 @@ use connections::Finding;
 pub const ABOUT: &str = "\
 Say everything that is wrong with pipeline files, in one go, without running anything.
 
-Each error and warning has a code, its file, line and column with the text itself, what is wrong, and what to write
-instead. SQL errors point at the very word, also in a file of its own. Errors keep a pipeline from running; warnings do
+Each error and warning has a code, its file, line and column with the text itself, what is wrong, and what to write \
+instead. SQL errors point at the very word, also in a file of its own. Errors keep a pipeline from running; warnings do \
 not. `run` makes the same checks before it starts; `check` warns besides of what works here but perhaps not elsewhere.
 
 Of a folder, every *.yaml and *.yml file in it and below that has a `pipeline:` is checked.";
@@ -38,11 +38,11 @@ Examples:
   cornjacket check --json pipelines | jq '.files[].diagnostics[] | \"\\(.file):\\(.line) \\(.message)\"'
   cornjacket check --connect pipelines/iot.yaml && cornjacket run pipelines/iot.yaml
 
-With --json one document is printed: {\"files\":[{\"file\",\"ok\",\"diagnostics\":[…]}],\"errors\":n,\"warnings\":n}; a diagnostic
-has severity, code, message, help, file, line, column, end_line and end_column. With --connect there is also
+With --json one document is printed: {\"files\":[{\"file\",\"ok\",\"diagnostics\":[…]}],\"errors\":n,\"warnings\":n}; a diagnostic \
+has severity, code, message, help, file, line, column, end_line and end_column. With --connect there is also \
 \"connections\":[{\"connection\",\"ok\",\"message\"}].
 
-Exit codes: 0 right (perhaps with warnings), 1 an error in a file, 2 a path cannot be read or, with --connect, something
+Exit codes: 0 right (perhaps with warnings), 1 an error in a file, 2 a path cannot be read or, with --connect, something \
 cannot be opened.";
 
 /// Arguments of `check`.
@@ -244,7 +244,7 @@ fn report(checked: &[Checked], findings: &[Finding], chosen: &Chosen) -> String 
     text.push('\n');
     if chosen.skipped > 0 {
         let skipped = counted(chosen.skipped, "other YAML file");
-        text.extend([&skipped, " without a `pipeline:` at the top: skipped\n"]);
+        text.extend([skipped.as_str(), " without a `pipeline:` at the top: skipped\n"]);
     }
     text
 }

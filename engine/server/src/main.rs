@@ -12,8 +12,8 @@ mod logging;
 mod metrics;
 mod query;
 mod run;
-mod test;
 mod schema;
+mod test;
 
 use std::process::ExitCode;
 

@@ -44,13 +44,11 @@ impl Changes {
         let weights = epoch.weight.as_ref();
         let is_delete = |row: usize| weights.is_some_and(|weights| weights.value(row) < 0);
         let deletes: Vec<bool> = (0..epoch.rows.num_rows()).map(is_delete).collect();
-        match &stream.key {
-            Some(key) => Self::keyed(&epoch.rows, &deletes, key),
-            None => {
-                let operation = |delete: &bool| if *delete { "delete" } else { "insert" };
-                Ok(Self { operations: deletes.iter().map(operation).collect(), rows: epoch.rows })
-            }
+        if let Some(key) = &stream.key {
+            return Self::keyed(&epoch.rows, &deletes, key);
         }
+        let operation = |delete: &bool| if *delete { "delete" } else { "insert" };
+        Ok(Self { operations: deletes.iter().map(operation).collect(), rows: epoch.rows })
     }
 
     /// A row that is taken back and one with the same key that comes are one update.

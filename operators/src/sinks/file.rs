@@ -81,7 +81,11 @@ fn build(
     let Some(settings) = settings.downcast_ref::<Settings>() else {
         return Err(vec![Fault::new("", "these are not the settings of a file")]);
     };
-    let by_ending = if settings.path.ends_with(".csv") { Format::Csv } else { Format::Ndjson };
+    let by_ending = if Path::new(&settings.path).extension().is_some_and(|ending| ending == "csv") {
+        Format::Csv
+    } else {
+        Format::Ndjson
+    };
     let format = settings.format.unwrap_or(by_ending);
     let mut faults = Vec::new();
     if settings.path.trim().is_empty() || settings.path.ends_with('/') {
@@ -139,6 +143,10 @@ impl SinkFactory for Factory {
         Ok(Some(Box::new(Appended::open(&self.path, committed, self.header())?)))
     }
 
+    fn writes(&self) -> Option<PathBuf> {
+        Some(self.path.clone())
+    }
+
     fn probe(&self) -> std::result::Result<Option<String>, String> {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let metadata = folder.metadata().map_err(|error| format!("the folder {}: {error}", folder.display()))?;
@@ -153,6 +161,14 @@ impl SinkFactory for Factory {
 
     fn describe(&self) -> String {
         format!("write {:?} to {}", self.format, self.path.display())
+    }
+
+    fn summary(&self) -> String {
+        let format = match self.format {
+            Format::Ndjson => "JSON",
+            Format::Csv => "CSV",
+        };
+        format!("writes each change as a line of {format} to {}", self.path.display())
     }
 }
 

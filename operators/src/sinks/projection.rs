@@ -152,6 +152,10 @@ impl SinkFactory for Factory {
         Some(Arc::clone(&self.spec))
     }
 
+    fn reads(&self) -> Option<Vec<usize>> {
+        Some(self.columns.clone())
+    }
+
     fn starts_at_beginning(&self) -> bool {
         true
     }
@@ -167,6 +171,15 @@ impl SinkFactory for Factory {
         let mode = if self.updating { "changelog" } else { "newest row" };
         let types = self.spec.schema.fields().iter().map(|f| format!("{} {}", f.name(), f.data_type()));
         format!("{mode} per {key} of ({})", types.collect::<Vec<_>>().join(", "))
+    }
+
+    fn summary(&self) -> String {
+        let column = |at: &usize| self.spec.schema.field(*at).name().as_str();
+        let key = self.spec.key.iter().map(column).collect::<Vec<_>>().join(", ");
+        if self.updating {
+            return format!("keeps a table with a row per {key}, as the changelog says");
+        }
+        format!("keeps a table with the newest row per {key}")
     }
 }
 

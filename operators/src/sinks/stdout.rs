@@ -67,6 +67,10 @@ impl SinkFactory for Factory {
     fn describe(&self) -> String {
         "print".into()
     }
+
+    fn summary(&self) -> String {
+        "prints each row as a line of JSON".into()
+    }
 }
 
 struct Printer(Factory);

@@ -341,7 +341,7 @@ impl Making {
             "aggregate_id": fill(&self.envelope.aggregate_id)?,
         });
         let event_time = self.envelope.event_time.as_ref().map(&mut fill).transpose()?;
-        event["event_time"] = event_time.map_or_else(|| format_rfc3339(time), |time| time).into();
+        event["event_time"] = event_time.unwrap_or_else(|| format_rfc3339(time)).into();
         if let Some(id) = &self.envelope.event_id {
             event["event_id"] = fill(id)?.into();
         }

@@ -15,8 +15,8 @@ use arrow::datatypes::SchemaRef;
 use cornjacket_core::aggregate::{Relation, TumbleSpec};
 use cornjacket_core::batch::Batch;
 use cornjacket_core::component::OperatorSpec;
-use cornjacket_core::operator::{Operator, OperatorFactory, Output, StatePart, StateWriter};
-use cornjacket_core::time::Micros;
+use cornjacket_core::operator::{Operator, OperatorFactory, Output, StatePart, StateWriter, Windows};
+use cornjacket_core::time::{Micros, format_span};
 use cornjacket_core::{Error, Result};
 
 use pane::Pane;
@@ -54,6 +54,24 @@ impl OperatorFactory for Factory {
     fn describe(&self) -> String {
         let TumbleSpec { width, lateness, aggregation, .. } = &*self.0;
         format!("tumble {width}us lateness {lateness}us: {}", aggregation.describe())
+    }
+
+    fn summary(&self) -> String {
+        let TumbleSpec { width, aggregation, .. } = &*self.0;
+        let fields = aggregation.schema().fields();
+        let keys: Vec<&str> = fields[..aggregation.keys()].iter().map(|field| field.name().as_str()).collect();
+        let groups = if keys.is_empty() { String::new() } else { format!(" and {}", keys.join(", ")) };
+        let aggregates = aggregation.summary();
+        let aggregates = if aggregates.is_empty() { "the groups that there are".into() } else { aggregates };
+        format!("per window of {}{groups}: {aggregates}", format_span(*width))
+    }
+
+    fn windows(&self) -> Option<Windows> {
+        let TumbleSpec { width, lateness, aggregation, window_at, .. } = &*self.0;
+        // The window's column went in among the keys and moved those behind it.
+        let keys = (0..aggregation.keys()).map(|key| key + usize::from(key >= *window_at));
+        let key = std::iter::once(*window_at).chain(keys).collect();
+        Some(Windows { width: *width, lateness: *lateness, key })
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::path::{Path, PathBuf};
 
-use cornjacket_compiler::{render, to_json};
+use cornjacket_compiler::{Outcome, render, to_json};
 use cornjacket_core::diagnostic::Severity;
 
-use super::{load_file, load_text};
+use super::{REGISTRY, environment, load_file, load_text};
 
 fn cases(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
@@ -104,6 +104,18 @@ fn files_that_cannot_be_read_say_why() {
     assert!(text(&bytes).contains("is not UTF-8 text (line 2)"));
     std::fs::write(&bytes, vec![b'#'; 5 << 20]).unwrap();
     assert!(text(&bytes).contains("is larger than 4 MiB"));
+}
+
+#[test]
+fn variables_without_a_default_are_warned_of_by_check_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipeline.yaml");
+    let text = "pipeline: x\nevents: { a.b: {} }\ntopics: { system-events: { partitions: \"${CJ_PARTITIONS}\" } }\n\
+                description: \"${CJ_KEY:-none} $${CJ_KEY}\"\n";
+    std::fs::write(&path, text).unwrap();
+    let codes = |outcome: Outcome| outcome.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>();
+    assert_eq!(codes(cornjacket_compiler::check(&path, &environment, &REGISTRY)), ["CJ407", "CJ406", "CJ013"]);
+    assert_eq!(codes(load_file(&path)), ["CJ407", "CJ406"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The compiler from the outside: files in, diagnostics and graphs out, with the real operators and sinks.
 
 mod codes;
+mod explain;
 mod golden;
 mod graph;
 mod mutations;

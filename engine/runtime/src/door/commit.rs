@@ -144,17 +144,13 @@ impl Repeats {
 
     /// Counts an event as accepted or repeated; says whether it is a repeat.
     fn count(&mut self, Entry { id, kind }: &Entry) -> bool {
-        match self.0.get_mut(id).filter(|left| **left > 0) {
-            Some(left) => {
-                *left -= 1;
-                kind.repeated.inc();
-                true
-            }
-            None => {
-                kind.accepted.inc();
-                false
-            }
+        if let Some(left) = self.0.get_mut(id).filter(|left| **left > 0) {
+            *left -= 1;
+            kind.repeated.inc();
+            return true;
         }
+        kind.accepted.inc();
+        false
     }
 }
 

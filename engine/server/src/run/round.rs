@@ -67,29 +67,23 @@ impl Round<'_> {
         let parts = self.start()?;
         let mut status = parts.engine.status.clone();
         let bars = Bars::show(&self.pipeline, parts.feed.status.clone());
-        let reason = loop {
-            let reason = tokio::select! {
-                () = signals.next() => Reason::Told,
-                () = ended(&mut status) => Reason::EngineEnded,
-                reason = sources_end(parts.feed.status.clone(), is_bounded(&self.pipeline)) => reason,
-                next = changed(&self.pipeline, self.arguments.watch) => Reason::Changed(next),
-            };
-            if !matches!(reason, Reason::Read) {
-                break reason;
-            }
-            // All that was read is in the log: the engine takes it, closes every window and ends.
+        let reason = tokio::select! {
+            () = signals.next() => Reason::Told,
+            () = ended(&mut status) => Reason::EngineEnded,
+            reason = sources_end(parts.feed.status.clone(), is_bounded(&self.pipeline)) => reason,
+            next = changed(&self.pipeline, self.arguments.watch) => Reason::Changed(next),
+        };
+        if matches!(reason, Reason::Read) {
+            // All that was read is in the log: the engine takes it, closes every window and ends, unless it is to stay.
             parts.engine.end_input();
             if self.arguments.stay {
                 tracing::info!("everything is read; queries go on until the process is told to end");
-                signals.next().await;
-                break Reason::Told;
             }
             tokio::select! {
                 () = ended(&mut status) => {}
                 () = signals.next() => {}
             }
-            break Reason::Read;
-        };
+        }
         drop(bars);
         if matches!(reason, Reason::Told) {
             exit_at_once_when_told_again();

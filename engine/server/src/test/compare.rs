@@ -27,7 +27,8 @@ pub(super) fn difference(expected: &Expected, found: &[Row]) -> Option<String> {
         Expected::Count(count) => {
             let mut text = format!("expected {}, found {}", rows(*count), found.len());
             for row in found.iter().take(SHOWN) {
-                text += &format!("\n  + {}", line(row));
+                text.push_str("\n  + ");
+                text.push_str(&line(row));
             }
             Some(text)
         }
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn only_named_columns_count_and_times_and_numbers_are_compared_by_what_they_are() {
         let found = table(json!([
-            {"device": "d1", "n": 2, "at": "2026-01-01T00:01:00.000000Z", "avg": 0.30000000000000004},
+            {"device": "d1", "n": 2, "at": "2026-01-01T00:01:00.000000Z", "avg": 0.300_000_000_000_000_04},
             {"device": "d2", "n": 1, "at": null, "avg": null},
         ]));
         let right = table(json!([

@@ -64,7 +64,7 @@ pub struct Arguments {
     /// The seed of the random points; a failure names the one it had.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Write the results as JUnit XML to this file as well.
+    /// Write the results to this file as well, as `JUnit` XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
     /// One JSON object a test on stdout.
@@ -81,6 +81,12 @@ pub fn test(arguments: &Arguments) -> Result<(), Failure> {
     }
     for file in files {
         test_file(&file, arguments, &mut report)?;
+    }
+    if report.is_empty() {
+        return Err(Failure::Input(match &arguments.filter {
+            Some(filter) => anyhow!("no test has `{filter}` in its name"),
+            None => anyhow!("there are no tests: add a section `tests:` to the pipeline file (--help shows one)"),
+        }));
     }
     report.finish();
     if let Some(path) = &arguments.junit {
@@ -105,7 +111,7 @@ fn test_file(file: &Path, arguments: &Arguments, report: &mut Report) -> Result<
     for test in pipeline.tests.iter().filter(wanted) {
         let started = Instant::now();
         let outcome = run_test(&pipeline, test, &captured, arguments).map_err(Failure::Environment)?;
-        report.add(file, test, outcome, started.elapsed());
+        report.add(file, test, &outcome, started.elapsed());
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What came of tests: for people as they run, for programs as JSON lines or JUnit XML.
+//! What came of tests: for people as they run, for programs as JSON lines or `JUnit` XML.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -46,12 +46,16 @@ impl Report {
 
     /// A file whose tests cannot run; what is wrong with it was shown.
     pub(super) fn broken(&mut self, file: &Path) {
+        if self.is_json {
+            let message = "the file has errors; `cornjacket check` shows them";
+            println!("{}", json!({"file": file.display().to_string(), "ok": false, "message": message}));
+        }
         self.broken.push(file.to_path_buf());
     }
 
-    pub(super) fn add(&mut self, file: &Path, test: &TestCase, outcome: Outcome, elapsed: Duration) {
+    pub(super) fn add(&mut self, file: &Path, test: &TestCase, outcome: &Outcome, elapsed: Duration) {
         self.crashes += outcome.crashes;
-        let fault = (!outcome.is_good()).then(|| text(&outcome));
+        let fault = (!outcome.is_good()).then(|| text(outcome));
         let (line, _) = test.place.file.line_column(test.place.span.start);
         if self.is_json {
             let fault = fault.as_ref();
@@ -74,23 +78,30 @@ impl Report {
         self.broken.is_empty() && self.done.iter().all(|done| done.fault.is_none())
     }
 
+    /// Whether there was anything to run.
+    pub(super) fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.broken.is_empty()
+    }
+
     /// Says how many passed.
     pub(super) fn finish(&self) {
         let failed = self.done.iter().filter(|done| done.fault.is_some()).count();
-        let mut text = format!("{} passed", self.done.len() - failed);
+        let mut parts = vec![format!("{} passed", self.done.len() - failed)];
         if failed > 0 {
-            text += &format!(", {failed} failed");
+            parts.push(format!("{failed} failed"));
         }
         if !self.broken.is_empty() {
-            text += &format!(", {} that cannot run", counted(self.broken.len(), "file"));
+            parts.push(format!("{} that cannot run", counted(self.broken.len(), "file")));
         }
         if self.crashes > 0 {
-            text += &format!("; {} survived", counted(self.crashes as usize, "crash"));
+            parts.push(format!("{} survived", counted(self.crashes as usize, "crash")));
         }
-        eprintln!("{text}");
+        let text = parts.join(", ");
+        // Programs read stdout line by line.
+        if self.is_json { eprintln!("{text}") } else { println!("{text}") }
     }
 
-    /// All of it as JUnit XML, a suite a file.
+    /// All of it as `JUnit` XML, a suite a file.
     pub(super) fn junit(&self) -> anyhow::Result<String> {
         let mut report = JUnit::new("cornjacket");
         let mut files: Vec<&PathBuf> = self.done.iter().map(|done| &done.file).chain(&self.broken).collect();

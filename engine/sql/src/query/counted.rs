@@ -64,9 +64,10 @@ impl ExecutionPlan for Counted {
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        match (children.pop(), children.len()) {
-            (Some(input), 0) => Ok(Arc::new(Self { input })),
-            _ => internal_err!("rows of one input are counted"),
+        if let (Some(input), 0) = (children.pop(), children.len()) {
+            Ok(Arc::new(Self { input }))
+        } else {
+            internal_err!("rows of one input are counted")
         }
     }
 

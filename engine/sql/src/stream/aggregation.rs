@@ -20,6 +20,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::buffered::RowGroups;
 use super::chain::compute_error;
+use super::readable;
 
 /// The aggregates of a GROUP BY, compiled against the prepared input.
 #[derive(Debug)]
@@ -95,6 +96,10 @@ impl Aggregation for PaneFactory {
             return Ok(Box::new(RowGroups::new(Arc::clone(&self.0))));
         }
         Ok(Box::new(GroupTable::new(Arc::clone(&self.0))?))
+    }
+
+    fn summary(&self) -> String {
+        self.0.aggregates.iter().map(readable::aggregate).collect::<Vec<_>>().join(", ")
     }
 
     fn describe(&self) -> String {

@@ -1,5 +1,6 @@
 //! Filters and computed columns as one chain over a batch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
@@ -9,7 +10,10 @@ use cornjacket_core::batch::Batch;
 use cornjacket_core::{Error, Result};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+
+use super::readable;
 
 /// One step of a chain.
 #[derive(Clone, Debug)]
@@ -30,6 +34,7 @@ struct Origin {
 /// The compiled form of everything between two stateful nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Chain {
+    input: SchemaRef,
     steps: Vec<Step>,
     schema: SchemaRef,
     /// For each column that comes out, the input column it is, if it is one or a field of one unchanged.
@@ -39,6 +44,7 @@ pub(super) struct Chain {
 impl Chain {
     pub(super) fn new(input: &SchemaRef) -> Self {
         Self {
+            input: Arc::clone(input),
             steps: Vec::new(),
             schema: Arc::clone(input),
             origin: (0..input.fields().len()).map(Origin::whole).collect(),
@@ -126,12 +132,32 @@ impl Transform for Chain {
         })
     }
 
+    fn reads(&self) -> Option<Vec<usize>> {
+        let mut read = BTreeSet::new();
+        for step in &self.steps {
+            let columns = |expression| collect_columns(expression).into_iter().map(|column| column.index());
+            match step {
+                Step::Filter(predicate) => read.extend(columns(predicate)),
+                // What comes after this sees its columns, and no longer the input's.
+                Step::Project { expressions, .. } => {
+                    read.extend(expressions.iter().flat_map(columns));
+                    return Some(read.into_iter().collect());
+                }
+            }
+        }
+        None
+    }
+
     fn position_of(&self, input: usize) -> Option<usize> {
         self.position(input, None)
     }
 
     fn position_of_field(&self, input: usize, field: &str) -> Option<usize> {
         self.position(input, Some(field))
+    }
+
+    fn summary(&self) -> String {
+        readable::chain(&self.input, &self.steps)
     }
 
     fn describe(&self) -> String {

@@ -11,6 +11,7 @@ mod chain;
 mod faults;
 mod lower;
 mod mismatch;
+mod readable;
 mod session;
 mod syntax;
 mod words;
@@ -86,6 +87,12 @@ pub fn tables_of(sql: &str) -> Vec<String> {
 #[must_use]
 pub fn plain_types(text: &str) -> String {
     words::plain(text)
+}
+
+/// A column's name for people: one that was given none goes by what it is, such as `count(*)`.
+#[must_use]
+pub fn plain_column(name: &str) -> String {
+    readable::column_name(name)
 }
 
 /// A stream is a table to others, so its columns need names that differ.

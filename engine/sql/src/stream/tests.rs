@@ -11,7 +11,7 @@ use cornjacket_core::time::timestamp_type;
 
 use super::{SqlFault, StreamOptions, Tables, compile_stream, tables_of};
 
-fn tables() -> Tables {
+pub(super) fn tables() -> Tables {
     let reading = Schema::new(vec![
         Field::new("aggregate_id", DataType::Utf8, false),
         Field::new("event_time", timestamp_type(), false),

@@ -38,7 +38,9 @@ fn add_letter(state: &mut State, letter: &DeadLetter, now: Micros) {
 impl DeadLetters for SimStore {
     fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()> {
         self.process.call("add_dead_letters", |state| {
-            letters.iter().for_each(|letter| add_letter(state, letter, now));
+            for letter in letters {
+                add_letter(state, letter, now);
+            }
             Ok(())
         })
     }

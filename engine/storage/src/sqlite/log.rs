@@ -154,7 +154,7 @@ impl EventLog for SqliteLog {
         };
         let laid_out = split(commit, &self.shared.catalogue, &end, &known)?;
         if laid_out.segments.is_empty() {
-            self.shared.write_marks(&mut writer, marks)?;
+            Shared::write_marks(&mut writer, marks)?;
             return Ok(Committed { stored: 0, repeated: laid_out.repeated });
         }
         self.shared.write(&mut writer, laid_out, marks)
@@ -232,7 +232,7 @@ impl Shared {
     }
 
     /// Marks alone: every event of the commit was there already, or was rejected.
-    fn write_marks(&self, writer: &mut Writer, marks: &[Mark]) -> Result<()> {
+    fn write_marks(writer: &mut Writer, marks: &[Mark]) -> Result<()> {
         let Some(connection) = writer.connection.as_mut().filter(|_| !marks.is_empty()) else { return Ok(()) };
         let outcome = connection.transaction().and_then(|transaction| {
             store_marks(&transaction, marks)?;

@@ -182,7 +182,14 @@ fn write(spec: &Arc<ProjectionSpec>, columns: Vec<ArrayRef>, times: Vec<i64>, or
 
 fn epoch(number: u64, writes: Vec<ProjectionWrite>) -> EpochCommit {
     let record = EpochRecord { epoch: number, positions: Positions::default(), raises: Vec::new() };
-    EpochCommit { record, now: NOW, writes, dead_letters: Vec::new(), counters: BTreeMap::new(), lengths: BTreeMap::new() }
+    EpochCommit {
+        record,
+        now: NOW,
+        writes,
+        dead_letters: Vec::new(),
+        counters: BTreeMap::new(),
+        lengths: BTreeMap::new(),
+    }
 }
 
 #[test]

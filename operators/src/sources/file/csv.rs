@@ -23,8 +23,10 @@ const MAX_ROW: u64 = 1 << 20;
 pub(super) struct Rows {
     path: PathBuf,
     file: File,
-    rows: csv::Reader<File>,
+    records: csv::Reader<File>,
     columns: Vec<Column>,
+    /// Lines end with CR LF. The reader takes the LF to be the beginning of the next row.
+    has_cr: bool,
     offset: u64,
     number: u64,
 }
@@ -91,22 +93,25 @@ impl Rows {
             let kind = Kind::of(field.map(|field| &field.data_type));
             columns.push(Column { name: serde_json::Value::from(name).to_string(), kind });
         }
+        let mut next = [0];
+        // At the end of the file there is no byte, and no row either.
+        let has_cr = file.read_at(&mut next, rows.position().byte()).is_ok_and(|read| read == 1) && next == *b"\n";
         if place.offset > 0 {
             let mut position = Position::new();
             position.set_byte(place.offset).set_line(place.number);
             rows.seek(position).map_err(|error| failed(path, &error))?;
         }
         let (offset, number) = (rows.position().byte(), rows.position().line());
-        Ok(Self { path: path.into(), file, rows, columns, offset, number })
+        Ok(Self { path: path.into(), file, records: rows, columns, has_cr, offset, number })
     }
 
     /// Adds the next row; false at the end of the file.
     fn add_row(&mut self, record: &mut ByteRecord, piece: &mut Piece) -> Result<bool> {
-        let before = self.rows.position().clone();
-        if !self.rows.read_byte_record(record).map_err(|error| failed(&self.path, &error))? {
+        let before = self.records.position().clone();
+        if !self.records.read_byte_record(record).map_err(|error| failed(&self.path, &error))? {
             return Ok(false);
         }
-        let after = self.rows.position().clone();
+        let after = self.records.position().clone();
         (self.offset, self.number) = (after.byte(), after.line());
         let start = piece.bytes.len();
         let fault = match self.fault_of(record, after.byte() - before.byte()) {
@@ -119,7 +124,7 @@ impl Rows {
                 Some(fault)
             }
         };
-        let number = record.position().map_or(before.line(), Position::line);
+        let number = record.position().map_or(before.line(), Position::line) + u64::from(self.has_cr);
         piece.messages.push(Message { bytes: start..piece.bytes.len(), number, fault });
         Ok(true)
     }
@@ -141,7 +146,9 @@ impl Rows {
         bytes.resize(start + usize::try_from((to - from).min(MAX_ROW)).unwrap_or(0), 0);
         let read = self.file.read_exact_at(&mut bytes[start..], from);
         read.map_err(|error| failed(&self.path, &error))?;
-        bytes.truncate(start + bytes[start..].trim_ascii_end().len());
+        let row = bytes[start..].trim_ascii().to_vec();
+        bytes.truncate(start);
+        bytes.extend_from_slice(&row);
         Ok(())
     }
 }

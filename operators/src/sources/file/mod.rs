@@ -131,6 +131,10 @@ impl Files {
             .map(|path| path.map_err(|error| format!("{} cannot be read: {}", error.path().display(), error.error())))
             .filter(|path| path.as_ref().map_or(true, |path| !path.is_dir()))
             .collect::<std::result::Result<_, _>>()?;
+        // Reading goes by position, so a pipe or a device cannot be read.
+        if let Some(other) = files.iter().find(|file| !file.is_file()) {
+            return Err(format!("{} is not a regular file", other.display()));
+        }
         if files.is_empty() {
             let is_pattern = self.path.contains(['*', '?', '[']);
             return Err(if is_pattern {
@@ -156,6 +160,12 @@ impl ReaderFactory for Files {
 
     fn describe(&self) -> String {
         format!("reads {} as {:?}", self.path, self.format).to_lowercase()
+    }
+
+    fn reads(&self, file: &Path) -> bool {
+        let pattern = glob::Pattern::new(&self.folder.join(&self.path).to_string_lossy());
+        let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };
+        pattern.is_ok_and(|pattern| pattern.matches_path_with(file, options))
     }
 
     fn probe(&self) -> std::result::Result<String, String> {

@@ -18,7 +18,7 @@ use super::reader::{BUNDLE_MESSAGES, FormatReader, Piece, Place, failed};
 pub(super) struct Rows {
     path: PathBuf,
     batches: ParquetRecordBatchReader,
-    rows: u64,
+    row_count: u64,
     number: u64,
     bytes: u64,
 }
@@ -32,7 +32,7 @@ impl Rows {
         let skipped = usize::try_from(place.offset).unwrap_or(usize::MAX);
         let batches = builder.with_batch_size(BUNDLE_MESSAGES / 2).with_offset(skipped).build();
         let batches = batches.map_err(|error| failed(path, &error))?;
-        Ok(Self { path: path.into(), batches, rows, number: place.offset, bytes })
+        Ok(Self { path: path.into(), batches, row_count: rows, number: place.offset, bytes })
     }
 
     fn piece(&mut self, rows: &RecordBatch) -> Result<Piece> {
@@ -78,6 +78,6 @@ impl FormatReader for Rows {
     }
 
     fn bytes_read(&self) -> u64 {
-        self.bytes.saturating_mul(self.number) / self.rows.max(1)
+        self.bytes.saturating_mul(self.number) / self.row_count.max(1)
     }
 }
