@@ -7,3 +7,4 @@ mod kills;
 mod language;
 mod process;
 mod watch;
+mod watermarks;

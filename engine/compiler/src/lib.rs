@@ -170,7 +170,8 @@ fn compile(
     let sources = components::sources(root.entry("sources"), registry, (&catalogue, folder), report);
     let sinks = components::sinks(root.entry("sinks"), registry, (&catalogue, folder), &streams, report);
     clashes::check(&root, &sources, &sinks, report);
-    let targets = testing::Targets { catalogue: &catalogue, streams: &streams, sinks: &sinks };
+    let targets =
+        testing::Targets { catalogue: &catalogue, streams: &streams, sinks: &sinks, is_whole: report.errors() == 0 };
     let tests = testing::tests(root.entry("tests"), &targets, report);
     if report.errors() > 0 {
         return None;

@@ -110,6 +110,9 @@ pub(crate) struct Targets<'a> {
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) streams: &'a Streams,
     pub(crate) sinks: &'a [ReadySink],
+    /// Whether everything else in the file is right. If not, a name that is not known may be one that could not be read,
+    /// which is reported where it is wrong.
+    pub(crate) is_whole: bool,
 }
 
 /// What an expectation looks at.
@@ -269,7 +272,7 @@ impl Reader<'_, '_> {
         };
         if let Some(name) = node.entry("event_type") {
             let text: String = read(name, self.report)?;
-            if !self.targets.catalogue.types.contains_key(&text) {
+            if !self.targets.catalogue.types.contains_key(&text) && self.targets.is_whole {
                 let known = self.targets.catalogue.types.keys().map(String::as_str);
                 let hint = did_you_mean(&text, known);
                 self.report.error("CJ504", &name.value.span, format!("there is no event type `{text}`"), Some(hint));
@@ -291,6 +294,9 @@ impl Reader<'_, '_> {
 
     fn expect(&mut self, entry: &Entry) -> Option<TestAction> {
         let Some(target) = self.targets.find(&entry.key) else {
+            if !self.targets.is_whole {
+                return None;
+            }
             let hint = did_you_mean(&entry.key, self.targets.names());
             let message = format!("there is no stream or sink `{}` to expect rows of", entry.key);
             self.report.error("CJ502", &entry.key_span, message, Some(hint));

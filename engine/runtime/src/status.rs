@@ -39,6 +39,12 @@ pub struct NodeStatus {
     pub state_bytes: u64,
     /// Its watermark, once it has one.
     pub watermark: Option<Micros>,
+    /// The watermark at which it gives rows next: the end of its oldest window. `None` if it waits for nothing.
+    pub waits_for: Option<Micros>,
+    /// The event types that its rows come from, whose clocks its watermark goes by.
+    pub event_types: Vec<String>,
+    /// When, by the wall clock, its watermark gets there at the latest, even if no row ever comes again.
+    pub closes_by: Option<Micros>,
 }
 
 /// The clock of an event type in a partition.
@@ -50,4 +56,8 @@ pub struct ClockStatus {
     pub partition: u32,
     /// The clock: greatest event time less delay, or what it was raised to.
     pub clock: Micros,
+    /// When its last row was taken, by the wall clock; `None` if none has come since the start of the process.
+    pub last_row_at: Option<Micros>,
+    /// When, by the wall clock, the partition counts as silent if no row comes before.
+    pub silent_at: Micros,
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{check, completions, init, schema, test};
+use crate::{check, completions, explain, init, schema, test};
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
@@ -33,6 +33,9 @@ pub enum Command {
     /// Say everything that is wrong with pipeline files, without running them.
     #[command(long_about = check::ABOUT, after_long_help = check::EXAMPLES)]
     Check(check::Arguments),
+    /// Show what a pipeline compiles to, or what a running one waits for.
+    #[command(long_about = explain::ABOUT, after_long_help = explain::EXAMPLES)]
+    Explain(explain::Arguments),
     /// Run the tests of pipeline files, with time under their control.
     #[command(long_about = test::ABOUT, after_long_help = test::EXAMPLES)]
     Test(test::Arguments),
@@ -126,8 +129,8 @@ const QUERY: &str = "\
 Ask a running pipeline something in SQL.
 
 Tables are the pipeline's projections by their names, its event types (sensor.reading), and the system tables in the
-schema cornjacket: pipelines, operators, checkpoints, dead_letters, topics. Rows come as a table on a terminal and as
-lines of JSON otherwise.";
+schema cornjacket: pipelines, operators, clocks, checkpoints, dead_letters, topics. Rows come as a table on a terminal
+and as lines of JSON otherwise.";
 
 const QUERY_EXAMPLES: &str = "\
 Examples:

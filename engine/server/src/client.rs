@@ -1,6 +1,7 @@
 //! `cornjacket query`: asks a running pipeline.
 
 use std::io::{IsTerminal, Write, stdout};
+use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use comfy_table::Table;
@@ -50,6 +51,25 @@ pub fn query(arguments: &cli::Query) -> Result<(), Failure> {
         Err(error) if is_closed_pipe(&error) => Ok(()),
         shown => shown.context("the answer cannot be written").map_err(Failure::Environment),
     }
+}
+
+/// The rows that a running pipeline answers SQL with.
+pub fn rows(url: Option<&str>, data_dir: &Path, sql: &[&str]) -> Result<Vec<Vec<Map<String, Value>>>, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("the process cannot start")
+        .map_err(Failure::Environment)?;
+    let mut answers = Vec::new();
+    for sql in sql {
+        let (url_given, data_dir) = (url.map(str::to_string), data_dir.to_path_buf());
+        let question =
+            cli::Query { sql: (*sql).into(), url: url_given, data_dir, limit: u64::from(u32::MAX), json: true };
+        let answer = runtime.block_on(ask(&self::url(&question)?, &question))?;
+        let rows = answer.rows.iter().map(|row| serde_json::from_str(row.get())).collect::<Result<_, _>>();
+        answers.push(rows.context("the answer cannot be read").map_err(Failure::Environment)?);
+    }
+    Ok(answers)
 }
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {

@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod completions;
 mod environment;
+mod explain;
 mod folder;
 mod http;
 mod init;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         cli::Command::Run(arguments) => run::run(&arguments),
         cli::Command::Check(arguments) => check::check(&arguments),
+        cli::Command::Explain(arguments) => explain::explain(&arguments),
         cli::Command::Test(arguments) => test::test(&arguments),
         cli::Command::Query(arguments) => client::query(&arguments),
         cli::Command::Init(arguments) => init::init(&arguments),

@@ -71,7 +71,7 @@ pub struct NodeExplanation {
     /// The topic of an event type.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<String>,
-    /// The columns of its rows: of those that it gives, or, of a sink, of those that it takes.
+    /// The columns of its rows: those that it gives; of a sink its table's, or else those that it takes.
     pub columns: Vec<ColumnExplanation>,
     /// Which columns identify a row; empty if that is not known.
     pub key: Vec<String>,

@@ -52,7 +52,7 @@ impl Known {
         match &node.kind {
             NodeKind::Source { event_type, .. } => facts.begin(event_type),
             NodeKind::Operator(operator) => facts.compute(&**operator, node, first),
-            NodeKind::Sink(sink) => facts.end(&**sink, node, first),
+            NodeKind::Sink(sink) => facts.end(&**sink, first),
         }
         facts
     }
@@ -79,13 +79,10 @@ impl Known {
         self.key = input.and_then(|input| input.key.as_ref()?.iter().map(|key| moved(*key)).collect());
     }
 
-    /// The key of a sink's table is among the table's columns, which need not all be there.
-    fn end(&mut self, sink: &dyn SinkFactory, node: &Node, input: Option<&Self>) {
+    /// A table has columns and a key of its own.
+    fn end(&mut self, sink: &dyn SinkFactory, input: Option<&Self>) {
         self.key = match sink.projection() {
-            Some(table) => {
-                let position = |at: &usize| node.schema.index_of(table.schema.field(*at).name()).ok();
-                table.key.iter().map(position).collect()
-            }
+            Some(table) => Some(table.key.clone()),
             None => input.and_then(|input| input.key.clone()),
         };
     }
@@ -104,11 +101,15 @@ fn explanation(node: &Node, graph: &Graph, facts: &Known) -> NodeExplanation {
         NodeKind::Operator(operator) => operator.windows(),
         _ => None,
     };
-    let (event_type, starts) = match &node.kind {
-        NodeKind::Source { event_type, .. } => (Some(&**event_type), None),
-        NodeKind::Sink(sink) => (None, Some(if sink.starts_at_beginning() { "beginning" } else { "now" })),
-        NodeKind::Operator(_) => (None, None),
+    let (table, starts) = match &node.kind {
+        NodeKind::Sink(sink) => (sink.projection(), Some(if sink.starts_at_beginning() { "beginning" } else { "now" })),
+        NodeKind::Source { .. } | NodeKind::Operator(_) => (None, None),
     };
+    let schema = table.as_ref().map_or(&node.schema, |table| &table.schema);
+    let event_type = events_of(node);
+    // A sink that reads events takes them with the types that they were declared with.
+    let read = node.inputs.first().and_then(|input| events_of(&graph.nodes[input.node]));
+    let declaring = event_type.or_else(|| read.filter(|_| role == Role::Sink));
     NodeExplanation {
         name: node.name.clone(),
         role,
@@ -117,8 +118,8 @@ fn explanation(node: &Node, graph: &Graph, facts: &Known) -> NodeExplanation {
         inputs: node.inputs.iter().map(|edge| input(edge, graph)).collect(),
         tasks: node.tasks,
         topic: event_type.map(|event_type| event_type.topic.clone()),
-        columns: columns(&node.schema, event_type),
-        key: names(facts.key.as_deref().unwrap_or_default(), &node.schema),
+        columns: columns(schema, declaring),
+        key: names(facts.key.as_deref().unwrap_or_default(), schema),
         state: state(node, windows.as_ref()),
         time: TimeExplanation {
             row_time: facts.row_time.clone(),
@@ -128,6 +129,13 @@ fn explanation(node: &Node, graph: &Graph, facts: &Known) -> NodeExplanation {
         },
         changelog: facts.changelog,
         starts,
+    }
+}
+
+fn events_of(node: &Node) -> Option<&EventType> {
+    match &node.kind {
+        NodeKind::Source { event_type, .. } => Some(event_type),
+        NodeKind::Operator(_) | NodeKind::Sink(_) => None,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{ClockExplanation, ColumnExplanation, Explanation, InputExplanation, NodeExplanation, Role};
+use super::{ColumnExplanation, Explanation, InputExplanation, NodeExplanation, Role};
 
 /// Longest line, so that it fits beside a sidebar and into a mail.
 const WIDTH: usize = 110;
+/// A space that no line is broken at.
+const TIED: &str = "\u{a0}";
 /// Where a block's values begin.
 const INDENT: usize = 13;
 
@@ -46,7 +48,10 @@ impl<'a> Tree<'a> {
         for source in &self.explanation.sources {
             self.lines.push((source.name.clone(), format!("{}: {}", source.kind, source.does)));
         }
-        self.lines.push(("the log".into(), "every event, stored before it is answered".into()));
+        self.lines.push((
+            "the log".into(),
+            "what the sources above bring, stored before it is answered; everything below reads it".into(),
+        ));
         let nodes = &self.explanation.nodes;
         let types: Vec<&NodeExplanation> = nodes.iter().filter(|node| node.role == Role::EventType).collect();
         for (at, node) in types.iter().enumerate() {
@@ -62,10 +67,10 @@ impl<'a> Tree<'a> {
     fn node(&mut self, node: &'a NodeExplanation, edge: Option<&InputExplanation>, before: &str, is_last: bool) {
         let mut what = node.what().to_string();
         if let Some(moves) = edge.and_then(InputExplanation::moves) {
-            what = format!("{what}, rows {moves}");
+            what = format!("{what}; rows go {moves}");
         }
         if node.changelog {
-            what += ", changelog";
+            what += "; changelog";
         }
         let nodes = &self.explanation.nodes;
         let readers: Vec<(&NodeExplanation, &InputExplanation)> = nodes
@@ -75,7 +80,7 @@ impl<'a> Tree<'a> {
             .collect();
         let is_new = self.shown.insert(&node.name);
         if !is_new && !readers.is_empty() {
-            what += ", as above";
+            what += "; shown above";
         }
         self.lines.push((format!("{before}{}{}", if is_last { "└─ " } else { "├─ " }, node.name), what));
         let below = format!("{before}{}", if is_last { "   " } else { "│  " });
@@ -95,7 +100,7 @@ fn block(node: &NodeExplanation) -> String {
         line("from", &format!("{}, {}", input.node, way(input)));
     }
     line("runs as", &tasks(node));
-    line(if node.role == Role::Sink { "takes" } else { "gives" }, &columns(&node.columns));
+    line("columns", &columns(&node.columns));
     if !node.key.is_empty() {
         line("key", &node.key.join(", "));
     }
@@ -107,9 +112,7 @@ fn block(node: &NodeExplanation) -> String {
         None => line("state", "none"),
     }
     line("row time", &node.time.row_time.join(", or "));
-    for (at, clock) in node.time.watermark.iter().enumerate() {
-        line(if at == 0 { "watermark" } else { "" }, &clock_text(clock, node.time.watermark.len() > 1));
-    }
+    line("watermark", &watermark(node));
     if let Some(lateness) = node.time.lateness.as_deref().filter(|lateness| *lateness != "0s") {
         line("lateness", &format!("{lateness}: so long a closed window still takes rows and gives updates"));
     }
@@ -123,7 +126,7 @@ fn block(node: &NodeExplanation) -> String {
 }
 
 fn way(input: &InputExplanation) -> String {
-    input.moves().map_or_else(|| "task by task".into(), |moves| format!("rows move {moves}"))
+    input.moves().map_or_else(|| "task by task".into(), |moves| format!("rows go {moves}"))
 }
 
 fn tasks(node: &NodeExplanation) -> String {
@@ -140,18 +143,29 @@ fn tasks(node: &NodeExplanation) -> String {
 fn columns(columns: &[ColumnExplanation]) -> String {
     let column = |column: &ColumnExplanation| {
         let name: String = column.name.chars().filter(|c| !c.is_control()).collect();
-        format!("{name} {}{}", column.data_type, if column.nullable { "?" } else { "" })
+        let data_type = column.data_type.replace(' ', TIED);
+        format!("{}{TIED}{data_type}{}", name.replace(' ', TIED), if column.nullable { "?" } else { "" })
     };
     columns.iter().map(column).collect::<Vec<_>>().join(", ")
 }
 
-fn clock_text(clock: &ClockExplanation, is_one_of_many: bool) -> String {
-    let least = if is_one_of_many { "at most " } else { "" };
-    format!(
-        "{least}the least clock of {} over its partitions: greatest event time less {}; a partition silent for {} does not \
-         hold it back; events more than {} ahead are refused",
-        clock.event_type, clock.delay, clock.idle, clock.max_ahead
-    )
+/// How the clocks run is said where they do; what comes after goes by the least of them.
+fn watermark(node: &NodeExplanation) -> String {
+    match (node.role, node.time.watermark.as_slice()) {
+        (Role::EventType, [clock]) => format!(
+            "the least clock of its partitions. A clock is the greatest event time less {} (delay); a partition silent for {} \
+             (idle) holds nothing back; an event more than {} (max_ahead) in the future is refused",
+            clock.delay, clock.idle, clock.max_ahead
+        ),
+        (_, clocks) => {
+            let names: Vec<&str> = clocks.iter().map(|clock| clock.event_type.as_str()).collect();
+            if names.len() > 1 {
+                format!("the least of {}", names.join(", "))
+            } else {
+                format!("that of {}", names.concat())
+            }
+        }
+    }
 }
 
 /// A value behind its name, on as many lines as it takes, all of them beginning in the same column.
@@ -170,5 +184,5 @@ fn wrapped(first: &str, value: &str, indent: usize) -> String {
         is_empty = false;
     }
     text.extend([line.trim_end(), "\n"]);
-    text
+    text.replace(TIED, " ")
 }

@@ -174,8 +174,28 @@ impl Clocks {
         }
     }
 
-    pub(super) fn status(&self) -> Vec<ClockStatus> {
-        self.each(|event_type, partition, clock| ClockStatus { event_type: event_type.into(), partition, clock })
+    /// Every clock; `to_wall` is what the wall clock is ahead of the process's own time.
+    pub(super) fn status(&self, to_wall: Micros) -> Vec<ClockStatus> {
+        let of_type = |clocks: &TypeClocks| {
+            let policy = clocks.event_type.watermark;
+            let status = |(partition, state): (&u32, &PartitionClock)| ClockStatus {
+                event_type: clocks.event_type.name.clone(),
+                partition: *partition,
+                clock: state.clock,
+                // Silence is counted from the start, too, where no row has come since.
+                last_row_at: (state.seen > self.started).then_some(state.seen + to_wall),
+                silent_at: state.seen.saturating_add(policy.idle).saturating_add(to_wall),
+            };
+            clocks.partitions.iter().map(status).collect::<Vec<_>>()
+        };
+        self.types.values().flat_map(of_type).collect()
+    }
+
+    /// When, by the process's own time, the clocks of these types have reached a time even if no row ever comes again;
+    /// `None` if they have already.
+    pub(super) fn reached_by(&self, time: Micros, types: &BTreeSet<&str>) -> Option<Micros> {
+        let clocks = self.types.values().filter(|clocks| types.contains(clocks.event_type.name.as_str()));
+        clocks.filter_map(|clocks| clocks.reached_by(time)).max()
     }
 
     /// After recovery: silence is counted from now.
@@ -213,6 +233,19 @@ impl TypeClocks {
         }
     }
 
+    /// See [`Clocks::reached_by`]. The raises of [`TypeClocks::idle`], foretold.
+    fn reached_by(&self, time: Micros) -> Option<Micros> {
+        let idle = self.event_type.watermark.idle;
+        let behind = || self.partitions.values().filter(|state| state.clock < time);
+        let last = behind().map(|state| state.seen).max()?;
+        if self.greatest()? >= time {
+            return Some(last.saturating_add(idle));
+        }
+        let all = self.partitions.values().map(|state| state.seen).max()?.saturating_add(idle);
+        let (clock, since) = self.anchor.or_else(|| Some((self.greatest()?, all)))?;
+        Some(since.saturating_add(time.saturating_sub(clock)))
+    }
+
     fn idle(&self, now: Micros) -> Vec<Raise> {
         let Some(greatest) = self.greatest() else { return Vec::new() };
         let target = match (self.anchor, self.silent_since(now)) {
@@ -230,5 +263,61 @@ impl TypeClocks {
             })
         };
         self.partitions.iter().filter_map(raise).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cornjacket_core::catalogue::{UnknownFields, WatermarkPolicy};
+    use cornjacket_core::time::SECOND;
+
+    use super::*;
+
+    /// A type whose partitions have these clocks, each with the time of its last row, in seconds; `idle` is 30.
+    fn clocks(partitions: &[(Micros, Micros)]) -> Clocks {
+        let watermark = WatermarkPolicy { delay: 5 * SECOND, idle: 30 * SECOND, max_ahead: 60 * SECOND };
+        let event_type = Arc::new(EventType::new("a.b", "t", Vec::new(), UnknownFields::Keep, watermark));
+        let clock = |(clock, seen): &(Micros, Micros)| PartitionClock { clock: clock * SECOND, seen: seen * SECOND };
+        let partitions = (0..).zip(partitions.iter().map(clock)).collect();
+        let types = BTreeMap::from([("a.b".to_string(), TypeClocks { event_type, partitions, anchor: None })]);
+        Clocks { types, started: 0, fed: Vec::new() }
+    }
+
+    /// What is foretold comes: just before no clock is high enough, at the time itself all are.
+    #[test]
+    fn when_a_time_is_reached_without_rows_is_foretold() {
+        let types = BTreeSet::from(["a.b"]);
+        let cases: [(&[(Micros, Micros)], Option<Micros>); 5] = [
+            (&[(200, 10), (201, 20)], None),
+            (&[(100, 10), (200, 20)], Some(40)),
+            (&[(100, 25), (200, 20), (150, 7)], Some(55)),
+            (&[(100, 10), (140, 20)], Some(50 + 60)),
+            (&[(199, 10)], Some(41)),
+        ];
+        for (partitions, expected) in cases {
+            let mut clocks = clocks(partitions);
+            let time = 200 * SECOND;
+            assert_eq!(clocks.reached_by(time, &types), expected.map(|at| at * SECOND), "{partitions:?}");
+            let Some(at) = expected.map(|at| at * SECOND) else { continue };
+            let least = |clocks: &Clocks, now| clocks.watermarks_after(&clocks.idle(now))["a.b"];
+            assert!(least(&clocks, at - 1) < time, "{partitions:?}");
+            assert!(least(&clocks, at) >= time, "{partitions:?}");
+            // An epoch without rows of the type, and a raise for another window, do not change what is foretold.
+            let between = at - SECOND / 2;
+            clocks.settle(between);
+            let raises = clocks.idle(between);
+            clocks.apply(&raises);
+            assert_eq!(clocks.reached_by(time, &types), Some(at), "{partitions:?}");
+        }
+    }
+
+    #[test]
+    fn the_status_tells_rows_from_the_start_of_the_process() {
+        let mut clocks = clocks(&[(100, 10), (140, 20)]);
+        let seen = |clocks: &Clocks| clocks.status(1_000 * SECOND).iter().map(|c| c.last_row_at).collect::<Vec<_>>();
+        assert_eq!(seen(&clocks), [Some(1_010 * SECOND), Some(1_020 * SECOND)]);
+        clocks.restart(50 * SECOND);
+        assert_eq!(seen(&clocks), [None, None]);
+        assert_eq!(clocks.status(0)[0].silent_at, 80 * SECOND);
     }
 }

@@ -322,20 +322,28 @@ impl Engine {
     /// The engine as it stands, for people.
     #[must_use]
     pub fn status(&self) -> Status {
-        let node = |(running, node): (&node::Running, &cornjacket_core::graph::Node)| NodeStatus {
-            name: node.name.clone(),
-            kind: running.kind().to_string(),
-            rows_in: running.counts.rows_in,
-            rows_out: running.counts.rows_out,
-            late: running.counts.late,
-            state_bytes: running.state_bytes() as u64,
-            watermark: running.watermark,
+        let to_wall = self.environment.clock.now() - self.environment.clock.monotonic();
+        let node = |id: usize| {
+            let (running, waits_for) = (&self.nodes.running[id], self.nodes.running[id].next_timer());
+            let reached_by = |timer| self.clocks.reached_by(timer, &self.nodes.types_of(id));
+            NodeStatus {
+                name: self.graph.nodes[id].name.clone(),
+                kind: running.kind().to_string(),
+                rows_in: running.counts.rows_in,
+                rows_out: running.counts.rows_out,
+                late: running.counts.late,
+                state_bytes: running.state_bytes() as u64,
+                watermark: running.watermark,
+                waits_for,
+                event_types: self.nodes.types_of(id).into_iter().map(String::from).collect(),
+                closes_by: waits_for.and_then(reached_by).map(|at| at.saturating_add(to_wall)),
+            }
         };
         Status {
             epoch: self.epoch,
             positions: self.positions.clone(),
-            nodes: self.nodes.running.iter().zip(&self.graph.nodes).map(node).collect(),
-            clocks: self.clocks.status(),
+            nodes: (0..self.graph.nodes.len()).map(node).collect(),
+            clocks: self.clocks.status(to_wall),
             snapshot: self.snapshots.last(),
             waiting_for: None,
             rebuilding: self.rebuild.is_some(),

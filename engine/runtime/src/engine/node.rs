@@ -114,7 +114,7 @@ impl Running {
         }
     }
 
-    fn next_timer(&self) -> Option<Micros> {
+    pub(super) fn next_timer(&self) -> Option<Micros> {
         match &self.work {
             Work::Operator { tasks, .. } => tasks.iter().filter_map(|task| task.next_timer()).min(),
             _ => None,

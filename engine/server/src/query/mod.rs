@@ -1,6 +1,7 @@
 //! The query service: projections, and SQL over everything.
 
 mod after;
+mod format;
 mod projections;
 mod sql;
 mod tables;

@@ -12,15 +12,15 @@ use axum::extract::{FromRequest, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cornjacket_core::door::Detail;
-use cornjacket_sql::query::{QueryError, Rows, row_objects, type_name};
+use cornjacket_sql::query::{QueryError, Rows};
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use super::format::{Format, Writer};
 use super::{QueryService, after};
 use crate::http::{Answered, Problem};
 
-const DEFAULT_LIMIT: u64 = 10_000;
 /// How long a question may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -73,6 +73,8 @@ pub async fn answer(
     request: Request,
 ) -> Answered {
     let Query(waiting) = waiting.map_err(|error| super::invalid(error.body_text()))?;
+    let format =
+        Format::accepted(&headers).map_err(|text| Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", text))?;
     let Question { sql, params, limit } = question(request).await?;
     after::wait(&service, waiting.after.as_deref(), waiting.wait.as_deref(), &headers).await?;
     let Rows { schema, batches } = service.engine.query(&sql, &params).await.map_err(problem)?;
@@ -83,70 +85,37 @@ pub async fn answer(
         first = batches.next().await.transpose().map_err(problem)?;
     }
     let batches = futures::stream::iter(first.map(Ok)).chain(batches);
-    Ok(stream(&schema, batches, limit.unwrap_or(DEFAULT_LIMIT)))
+    stream(format, &schema, batches, limit.unwrap_or(format.default_limit())).map_err(problem)
 }
 
 fn stream(
+    format: Format,
     schema: &SchemaRef,
     batches: impl Stream<Item = Result<RecordBatch, QueryError>> + Send + 'static,
     limit: u64,
-) -> Response {
-    let head = head(schema);
-    let state = (Box::pin(batches), limit, true);
-    let body = futures::stream::try_unfold(Some(state), |state| async move {
-        let Some((mut batches, left, is_first)) = state else { return Ok(None) };
-        match batches.next().await.transpose()? {
-            None => Ok(Some((Bytes::from_static(b"],\"truncated\":false}\n"), None))),
-            Some(batch) => {
-                let (mut text, given) = rows_text(&batch, left, is_first)?;
-                let truncated = (given as u64) < batch.num_rows() as u64;
-                if truncated {
-                    text.extend_from_slice(b"],\"truncated\":true}\n");
-                    return Ok(Some((Bytes::from(text), None)));
-                }
-                let is_first = is_first && given == 0;
-                Ok(Some((Bytes::from(text), Some((batches, left - given as u64, is_first)))))
-            }
+) -> Result<Response, QueryError> {
+    let (writer, head) = Writer::begin(format, schema)?;
+    let state = Some((Box::pin(batches), writer, limit));
+    let body = futures::stream::try_unfold(state, |state| async move {
+        let Some((mut batches, mut writer, left)) = state else { return Ok(None) };
+        let Some(batch) = batches.next().await.transpose()? else {
+            return Ok(Some((Bytes::from(writer.end(false)?), None)));
+        };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(batch.num_rows());
+        let mut piece = writer.rows(&batch.slice(0, wanted))?;
+        if wanted < batch.num_rows() {
+            piece.extend(writer.end(true)?);
+            return Ok(Some((Bytes::from(piece), None)));
         }
+        Ok(Some((Bytes::from(piece), Some((batches, writer, left - wanted as u64)))))
     });
     // An error in mid-stream breaks the connection off, so that a cut answer does not look whole.
     let body = body.map_err(|error: QueryError| {
         tracing::warn!(%error, "a query failed after its first rows");
         std::io::Error::other(error)
     });
-    let whole = futures::stream::once(async move { Ok(head) }).chain(body);
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(whole)).into_response()
-}
-
-fn head(schema: &SchemaRef) -> Bytes {
-    let column =
-        |field: &Arc<arrow::datatypes::Field>| json!({"name": field.name(), "type": type_name(field.data_type())});
-    let columns: Vec<Value> = schema.fields().iter().map(column).collect();
-    Bytes::from(format!("{{\"columns\":{},\"rows\":[", Value::Array(columns)))
-}
-
-fn rows_text(batch: &RecordBatch, limit: u64, is_first: bool) -> Result<(Vec<u8>, usize), QueryError> {
-    let wanted = usize::try_from(limit).unwrap_or(usize::MAX).min(batch.num_rows());
-    let mut text = Vec::new();
-    for (number, row) in row_objects(&batch.slice(0, wanted))?.into_iter().enumerate() {
-        if number > 0 || !is_first {
-            text.push(b',');
-        }
-        write_row(&mut text, batch, &row).map_err(|error| QueryError::Failed(error.to_string()))?;
-    }
-    Ok((text, wanted))
-}
-
-/// A row as an object whose members stand in the order of the columns.
-fn write_row(text: &mut Vec<u8>, batch: &RecordBatch, row: &Map<String, Value>) -> serde_json::Result<()> {
-    for (number, field) in batch.schema().fields().iter().enumerate() {
-        text.push(if number == 0 { b'{' } else { b',' });
-        serde_json::to_writer(&mut *text, field.name())?;
-        text.push(b':');
-        serde_json::to_writer(&mut *text, row.get(field.name()).unwrap_or(&Value::Null))?;
-    }
-    text.extend_from_slice(if batch.num_columns() == 0 { b"{}" } else { b"}" });
-    Ok(())
+    let whole = futures::stream::once(async move { Ok(Bytes::from(head)) }).chain(body);
+    Ok(([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(whole)).into_response())
 }
 
 #[cfg(test)]
@@ -166,9 +135,39 @@ mod tests {
     }
 
     async fn text(batches: Vec<Result<RecordBatch, QueryError>>, limit: u64) -> Result<String, axum::Error> {
-        let response = stream(&schema(), futures::stream::iter(batches), limit);
+        text_as(Format::Json, batches, limit).await
+    }
+
+    async fn text_as(
+        format: Format,
+        batches: Vec<Result<RecordBatch, QueryError>>,
+        limit: u64,
+    ) -> Result<String, axum::Error> {
+        let bytes = answered(format, batches, limit).await?;
+        Ok(String::from_utf8(bytes).expect("UTF-8"))
+    }
+
+    async fn answered(
+        format: Format,
+        batches: Vec<Result<RecordBatch, QueryError>>,
+        limit: u64,
+    ) -> Result<Vec<u8>, axum::Error> {
+        let response = stream(format, &schema(), futures::stream::iter(batches), limit).expect("begins");
         let bytes = axum::body::to_bytes(response.into_body(), usize::MAX).await?;
-        Ok(String::from_utf8(bytes.to_vec()).expect("UTF-8"))
+        Ok(bytes.to_vec())
+    }
+
+    #[tokio::test]
+    async fn every_form_has_the_same_rows() {
+        let batches = || vec![Ok(rows(&[1, 2])), Ok(rows(&[])), Ok(rows(&[3]))];
+        assert_eq!(text_as(Format::Csv, batches(), u64::MAX).await.expect("whole"), "b,a\n1,1\n2,2\n3,3\n");
+        let lines = "{\"b\":1,\"a\":1}\n{\"b\":2,\"a\":2}\n";
+        assert_eq!(text_as(Format::Ndjson, batches(), 2).await.expect("whole"), lines);
+        let bytes = answered(Format::Arrow, batches(), u64::MAX).await.expect("whole");
+        let read = arrow::ipc::reader::StreamReader::try_new(bytes.as_slice(), None).expect("a stream");
+        let read: Vec<RecordBatch> = read.collect::<Result<_, _>>().expect("batches");
+        assert_eq!(read, [rows(&[1, 2]), rows(&[3])]);
+        assert_eq!(text_as(Format::Csv, vec![], u64::MAX).await.expect("whole"), "b,a\n");
     }
 
     #[tokio::test]

@@ -17,6 +17,7 @@ use cornjacket_sql::query::TableSource;
 use tokio::sync::watch;
 
 use super::QueryService;
+use crate::environment::of_machine;
 
 /// The schema of the system tables.
 const SYSTEM: &str = "cornjacket";
@@ -40,11 +41,13 @@ pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<(
     let letters = DeadLetters { store: Arc::clone(store) };
     service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(letters))?;
     let (name, status) = (pipeline.name.clone(), service.status.clone());
+    let clock = of_machine().clock;
     let topics = pipeline.catalogue.topics.clone();
     let log = Arc::clone(log);
-    let tables: [(&str, Rows); 4] = [
-        ("pipelines", Box::new(move |status| pipelines(&name, status))),
+    let tables: [(&str, Rows); 5] = [
+        ("pipelines", Box::new(move |status| pipelines(&name, clock.now(), status))),
         ("operators", Box::new(operators)),
+        ("clocks", Box::new(clocks)),
         ("checkpoints", Box::new(checkpoints)),
         ("topics", Box::new(move |status| topic_rows(&topics, &log.end(), status))),
     ];
@@ -194,18 +197,21 @@ impl TableSource for FromStatus {
     }
 }
 
-fn pipelines(name: &str, status: &Status) -> Result<RecordBatch> {
+fn pipelines(name: &str, now: Micros, status: &Status) -> Result<RecordBatch> {
     let schema = columns(&[
         ("name", DataType::Utf8),
         ("epoch", DataType::UInt64),
         ("rebuilding", DataType::Boolean),
         ("waiting_for", DataType::Utf8),
+        // What the times of the other tables are compared with, where the asking machine's clock is another.
+        ("asked_at", timestamp_type()),
     ]);
     let values: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from(vec![name])),
         Arc::new(UInt64Array::from(vec![status.epoch])),
         Arc::new(arrow::array::BooleanArray::from(vec![status.rebuilding])),
         Arc::new(StringArray::from(vec![status.waiting_for.clone()])),
+        times(vec![Some(now)]),
     ];
     Ok(RecordBatch::try_new(schema, values)?)
 }
@@ -219,7 +225,10 @@ fn operators(status: &Status) -> Result<RecordBatch> {
         ("rows_out", number()),
         ("late", number()),
         ("state_bytes", number()),
+        ("event_types", DataType::Utf8),
         ("watermark", timestamp_type()),
+        ("waits_for", timestamp_type()),
+        ("closes_by", timestamp_type()),
     ]);
     let nodes = || status.nodes.iter();
     let values: Vec<ArrayRef> = vec![
@@ -229,7 +238,29 @@ fn operators(status: &Status) -> Result<RecordBatch> {
         Arc::new(UInt64Array::from_iter_values(nodes().map(|node| node.rows_out))),
         Arc::new(UInt64Array::from_iter_values(nodes().map(|node| node.late))),
         Arc::new(UInt64Array::from_iter_values(nodes().map(|node| node.state_bytes))),
+        Arc::new(StringArray::from_iter_values(nodes().map(|node| node.event_types.join(", ")))),
         times(nodes().map(|node| node.watermark).collect()),
+        times(nodes().map(|node| node.waits_for).collect()),
+        times(nodes().map(|node| node.closes_by).collect()),
+    ];
+    Ok(RecordBatch::try_new(schema, values)?)
+}
+
+fn clocks(status: &Status) -> Result<RecordBatch> {
+    let schema = columns(&[
+        ("event_type", DataType::Utf8),
+        ("partition", DataType::Int64),
+        ("clock", timestamp_type()),
+        ("last_row_at", timestamp_type()),
+        ("silent_at", timestamp_type()),
+    ]);
+    let clocks = || status.clocks.iter();
+    let values: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(clocks().map(|clock| &clock.event_type))),
+        Arc::new(Int64Array::from_iter_values(clocks().map(|clock| i64::from(clock.partition)))),
+        times(clocks().map(|clock| Some(clock.clock)).collect()),
+        times(clocks().map(|clock| clock.last_row_at).collect()),
+        times(clocks().map(|clock| Some(clock.silent_at)).collect()),
     ];
     Ok(RecordBatch::try_new(schema, values)?)
 }

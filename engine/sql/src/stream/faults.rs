@@ -170,10 +170,15 @@ fn column_hint(name: &str, valid: &[Column], context: &Context<'_>) -> String {
 fn other_meaning(name: &str, context: &Context<'_>) -> Option<String> {
     let preceded_by =
         |at: &Range<usize>, what: &str| context.sql[..at.start].trim_end().to_ascii_lowercase().ends_with(what);
-    if context.sql.contains(&format!("> \"{name}\"")) {
+    let quoted = format!("\"{name}\"");
+    let after_arrow = |(at, _): (usize, &str)| {
+        let before = context.sql[..at].trim_end();
+        before.ends_with("->") || before.ends_with("->>")
+    };
+    if context.sql.match_indices(&quoted).any(after_arrow) {
         return Some(format!("names of JSON fields go into single quotes: '{name}'"));
     }
-    if context.sql.contains(&format!("\"{name}\"")) {
+    if context.sql.contains(&quoted) {
         return Some(format!("double quotes are for names of columns; a text goes into single quotes: '{name}'"));
     }
     let mut places = find_words(context.sql, name);

@@ -105,7 +105,8 @@ impl Told {
     fn select(&mut self) {
         let shown = |shown: &Shown| {
             let name = name(&shown.name);
-            if shown.text == name { name } else { format!("{} AS {name}", shown.text) }
+            let is_named = column_name(&shown.name) == shown.name;
+            if shown.text == name || !is_named { shown.text.clone() } else { format!("{} AS {name}", shown.text) }
         };
         let columns: Vec<String> = self.columns.iter().map(shown).collect();
         self.lines.push(format!("select {}", columns.join(", ")));
@@ -334,7 +335,7 @@ mod tests {
             (
                 "SELECT celsius AS c FROM readings WHERE device IN ('a', 'b', 'c', 'd', 'e') AND NOT (celsius > 1 OR \
                  celsius - (1 - celsius) < 0)",
-                "where device IN ('a', 'b', 'c', 'd', 'e') AND celsius <= 1.0 AND celsius - (1.0 - celsius) >= 0.0\n\
+                "where device IN ('a', 'b', 'c', 'd', 'e') AND (celsius <= 1.0 AND celsius - (1.0 - celsius) >= 0.0)\n\
                  select celsius AS c",
             ),
             ("SELECT device, celsius FROM readings", "all rows as they are"),
