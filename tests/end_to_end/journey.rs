@@ -45,6 +45,18 @@ async fn an_event_is_read_back_as_a_projection_and_by_sql() {
     let rows =
         process.sql("SELECT sum(end_offset) AS stored, sum(reflected_offset) AS seen FROM cornjacket.topics").await;
     assert_eq!(rows, [json!({"stored": 5, "seen": 5})]);
+    let (status, events) = process.get("/api/v1/events?aggregate_id=d2&from=2026-01-01T00:02:00Z&limit=5").await;
+    assert_eq!((status, events["truncated"].as_bool()), (200, Some(false)), "{events}");
+    assert_eq!(events["events"][0]["payload"], json!({"value": 1.0, "unit": "celsius"}), "{events}");
+    assert_eq!(events["events"].as_array().map(Vec::len), Some(1));
+    let (status, found) = process.get(&format!("/api/v1/events/{last}")).await;
+    assert_eq!((status, &found["event"]["aggregate_id"]), (200, &json!("d/1 ü")), "{found}");
+    assert_eq!(found["trace"]["projections"], json!(["sensor_state"]), "{found}");
+    assert_eq!((&found["trace"]["topic"], &found["trace"]["reflected"]), (&json!("sensor-events"), &json!(true)));
+    let (status, problem) = process.get("/api/v1/events?event_type=sensor.raeding").await;
+    assert_eq!((status, &problem["code"]), (400, &json!("invalid_parameter")), "{problem}");
+    let unknown = process.get("/api/v1/events/00000000-0000-7000-8000-000000000000").await;
+    assert_eq!((unknown.0, &unknown.1["code"]), (404, &json!("event_not_found")));
     assert_eq!(process.terminate().code(), Some(0));
     assert!(!data.path().join("ports.json").exists());
 

@@ -40,11 +40,7 @@ struct Detail {
 /// Asks and shows the answer.
 pub fn query(arguments: &cli::Query) -> Result<(), Failure> {
     let url = url(arguments)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the process cannot start")
-        .map_err(Failure::Environment)?;
+    let runtime = runtime()?;
     let answer = runtime.block_on(ask(&url, arguments))?;
     match show(&answer, arguments) {
         // Whoever reads has seen enough, as `head` does.
@@ -53,13 +49,14 @@ pub fn query(arguments: &cli::Query) -> Result<(), Failure> {
     }
 }
 
-/// The rows that a running pipeline answers SQL with.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("the process cannot start").map_err(Failure::Environment)
+}
+
+/// The rows that a running pipeline answers each of several questions with.
 pub fn rows(url: Option<&str>, data_dir: &Path, sql: &[&str]) -> Result<Vec<Vec<Map<String, Value>>>, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("the process cannot start")
-        .map_err(Failure::Environment)?;
+    let runtime = runtime()?;
     let mut answers = Vec::new();
     for sql in sql {
         let (url_given, data_dir) = (url.map(str::to_string), data_dir.to_path_buf());

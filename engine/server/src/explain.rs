@@ -16,11 +16,11 @@ use crate::{Failure, INPUT_IS_WRONG};
 
 /// What `explain --help` begins with.
 pub const ABOUT: &str = "\
-Show what a pipeline compiles to: the nodes that rows go through on their way from the event types to the sinks. Of each:
-what it does, its columns, what identifies a row, how rows are spread over its tasks, what it remembers and what bounds
+Show what a pipeline compiles to: the nodes that rows go through on their way from the event types to the sinks. Of each: \
+what it does, its columns, what identifies a row, how rows are spread over its tasks, what it remembers and what bounds \
 that, and how its time runs. Nothing is run.
 
-With --watermarks it asks a running pipeline instead: how far time has come at each node, what a window still waits for,
+With --watermarks it asks a running pipeline instead: how far time has come at each node, what a window still waits for, \
 and which partition of which event type holds it back.";
 
 /// What `explain --help` ends with.
@@ -31,7 +31,7 @@ Examples:
   cornjacket explain pipelines/iot.yaml --json | jq '.nodes[] | select(.state) | {name, state}'
 
 For a README on GitHub, which draws a fenced block of the language mermaid:
-  (echo '```mermaid'; cornjacket explain pipelines/iot.yaml --format mermaid; echo '```') >> README.md
+  cornjacket explain pipelines/iot.yaml --format mermaid
 
 Why does a window not close? While the pipeline runs:
   cornjacket explain --watermarks

@@ -63,7 +63,9 @@ impl Explanation {
             let _ = writeln!(text, "  n{at} [label={label}, {}];", dot_form(drawn.form));
         }
         for (from, to, label) in &drawing.arrows {
-            let label = label.as_ref().map_or_else(String::new, |label| format!(" [label={}]", dot_text(label)));
+            // The space keeps it off its arrow.
+            let label =
+                label.as_ref().map_or_else(String::new, |label| format!(" [label={}]", dot_text(&format!(" {label}"))));
             let _ = writeln!(text, "  n{from} -> n{to}{label};");
         }
         text + "}\n"

@@ -48,10 +48,7 @@ impl<'a> Tree<'a> {
         for source in &self.explanation.sources {
             self.lines.push((source.name.clone(), format!("{}: {}", source.kind, source.does)));
         }
-        self.lines.push((
-            "the log".into(),
-            "what the sources above bring, stored before it is answered; everything below reads it".into(),
-        ));
+        self.lines.push(("the log".into(), "what the sources bring is stored here before it is answered".into()));
         let nodes = &self.explanation.nodes;
         let types: Vec<&NodeExplanation> = nodes.iter().filter(|node| node.role == Role::EventType).collect();
         for (at, node) in types.iter().enumerate() {

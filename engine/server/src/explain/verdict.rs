@@ -4,6 +4,8 @@
 //! clock is raised to the greatest of its type as soon as that lets a window close. So the one to name is the partition
 //! with the least clock among those that do not count as silent.
 
+use std::fmt::Write;
+
 use cornjacket_core::time::Micros;
 
 use super::time::{clock_time, span};
@@ -24,7 +26,7 @@ pub struct Node {
 pub struct Clock {
     pub event_type: String,
     pub partition: i64,
-    pub clock: Micros,
+    pub time: Micros,
     pub last_row_at: Option<Micros>,
     pub silent_at: Micros,
 }
@@ -71,16 +73,16 @@ pub enum Verdict<'a> {
 /// Who holds back a node that waits for a time.
 pub fn verdict<'a>(node: &Node, waits_for: Micros, clocks: &'a [Clock], now: Micros) -> Verdict<'a> {
     let of_node = || clocks.iter().filter(|clock| node.event_types.contains(&clock.event_type));
-    let behind = || of_node().filter(|clock| clock.clock < waits_for);
+    let behind = || of_node().filter(|clock| clock.time < waits_for);
     let active = behind().filter(|clock| !clock.is_silent(now));
-    if let Some(holder) = active.min_by_key(|clock| (clock.clock, clock.partition)) {
+    if let Some(holder) = active.min_by_key(|clock| (clock.time, clock.partition)) {
         let of_type = clocks.iter().filter(|clock| clock.event_type == holder.event_type);
-        let furthest = of_type.max_by_key(|clock| clock.clock).filter(|furthest| furthest.clock > holder.clock);
+        let furthest = of_type.max_by_key(|clock| clock.time).filter(|furthest| furthest.time > holder.time);
         return Verdict::Held(holder, furthest);
     }
     // Silent partitions follow the greatest clock of their type.
     let arrived = |clock: &Clock| {
-        let greatest = of_node().filter(|other| other.event_type == clock.event_type).map(|other| other.clock).max();
+        let greatest = of_node().filter(|other| other.event_type == clock.event_type).map(|other| other.time).max();
         greatest.is_some_and(|greatest| greatest >= waits_for)
     };
     if behind().all(arrived) { Verdict::Due } else { Verdict::Silent }
@@ -91,20 +93,21 @@ pub fn says(node: &Node, clocks: &[Clock], now: Micros) -> Option<String> {
     let waits_for = node.waits_for?;
     let mut text = format!("{} waits until {} to close its oldest window", node.name, clock_time(waits_for, now));
     if let Some(watermark) = node.watermark {
-        text += &format!("; its watermark is {}", clock_time(watermark, now));
+        let _ = write!(text, "; its watermark is {}", clock_time(watermark, now));
     }
     match verdict(node, waits_for, clocks, now) {
         Verdict::Held(holder, furthest) => {
-            text += &format!(", held by {} ({}; {})", holder.name(), holder.last_row(now), holder.silence(now));
+            let _ = write!(text, ", held by {} ({}; {})", holder.name(), holder.last_row(now), holder.silence(now));
             text += ". It is ";
             if let Some(furthest) = furthest {
-                let ahead = span(furthest.clock - holder.clock);
-                text += &format!("{ahead} behind partition {} and ", furthest.partition);
+                let ahead = span(furthest.time - holder.time);
+                let _ = write!(text, "{ahead} behind partition {} and ", furthest.partition);
             }
-            text += &format!("{} behind the wall clock.", span(now - holder.clock));
+            let _ = write!(text, "{} behind the wall clock.", span(now - holder.time));
         }
         Verdict::Silent => {
-            text += &format!(
+            let _ = write!(
+                text,
                 ". Every partition of {} that it needs is silent, so time goes on with the wall clock.",
                 node.event_types.join(" and ")
             );
@@ -112,7 +115,7 @@ pub fn says(node: &Node, clocks: &[Clock], now: Micros) -> Option<String> {
         Verdict::Due => text += ". All its clocks are past that: it closes now.",
     }
     if let Some(at) = node.closes_by.filter(|at| *at > now) {
-        text += &format!(" If no row comes, it closes at {}, in {}.", clock_time(at, now), span(at - now));
+        let _ = write!(text, " If no row comes, it closes at {}, in {}.", clock_time(at, now), span(at - now));
     }
     Some(text)
 }
@@ -130,7 +133,7 @@ mod tests {
     fn clock(event_type: &str, partition: i64, time: &str, last: &str) -> Clock {
         let last_row_at = (!last.is_empty()).then(|| at(last));
         let silent_at = last_row_at.unwrap_or(at("10:05:00")) + 60 * SECOND;
-        Clock { event_type: event_type.into(), partition, clock: at(time), last_row_at, silent_at }
+        Clock { event_type: event_type.into(), partition, time: at(time), last_row_at, silent_at }
     }
 
     fn node(types: &[&str], closes_by: &str) -> Node {

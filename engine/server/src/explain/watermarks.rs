@@ -1,5 +1,6 @@
 //! `cornjacket explain --watermarks`: how far time has come in a running pipeline, by its system tables.
 
+use std::fmt::Write;
 use std::io::{IsTerminal, stdout};
 
 use anyhow::anyhow;
@@ -95,7 +96,7 @@ fn clock(row: &Row) -> Option<Clock> {
     Some(Clock {
         event_type: word(row, "event_type")?,
         partition: row.get("partition")?.as_i64()?,
-        clock: time(row, "clock")?,
+        time: time(row, "clock")?,
         last_row_at: time(row, "last_row_at"),
         silent_at: time(row, "silent_at")?,
     })
@@ -132,7 +133,7 @@ impl Told {
         json!({
             "event_type": clock.event_type,
             "partition": clock.partition,
-            "clock": format_rfc3339(clock.clock),
+            "clock": format_rfc3339(clock.time),
             "last_row_at": clock.last_row_at.map(format_rfc3339),
             "silent_at": format_rfc3339(clock.silent_at),
             "silent": clock.is_silent(self.now),
@@ -142,20 +143,21 @@ impl Told {
     fn text(&self) -> String {
         let mut text = format!("pipeline {} at {} UTC\n", self.pipeline, clock_time(self.now, self.now));
         if let Some(trouble) = &self.trouble {
-            text += &format!("The engine is not getting on: {trouble}\n");
+            let _ = writeln!(text, "The engine is not getting on: {trouble}");
         }
-        text += &format!("\n{}\n", self.node_table());
+        let _ = write!(text, "\n{}\n", self.node_table());
         let waiting: Vec<String> = self.nodes.iter().filter_map(|node| says(node, &self.clocks, self.now)).collect();
         if waiting.is_empty() {
             text += "\nNo window is open.\n";
         }
         for line in waiting {
-            text += &format!("\n{line}\n");
+            let _ = write!(text, "\n{line}\n");
         }
         if self.clocks.is_empty() {
             return text + "\nNo event has come yet, so no clock runs.\n";
         }
-        text + &format!("\n{}\n", self.clock_table())
+        let _ = write!(text, "\n{}\n", self.clock_table());
+        text
     }
 
     fn node_table(&self) -> Table {
@@ -175,8 +177,8 @@ impl Told {
             table.add_row([
                 clock.event_type.clone(),
                 clock.partition.to_string(),
-                clock_time(clock.clock, self.now),
-                span(self.now - clock.clock),
+                clock_time(clock.time, self.now),
+                span(self.now - clock.time),
                 clock
                     .last_row_at
                     .map_or_else(|| "before the start".into(), |at| format!("{} ago", span(self.now - at))),

@@ -1,6 +1,7 @@
 //! The query service: projections, and SQL over everything.
 
 mod after;
+mod events;
 mod format;
 mod projections;
 mod sql;
@@ -13,6 +14,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use cornjacket_compiler::Pipeline;
+use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::graph::NodeKind;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::Storage;
@@ -25,6 +27,7 @@ use crate::http::Problem;
 /// What the handlers share.
 pub struct QueryService {
     storage: Storage,
+    catalogue: Arc<Catalogue>,
     projections: BTreeMap<String, Arc<ProjectionSpec>>,
     engine: QueryEngine,
     status: watch::Receiver<Arc<Status>>,
@@ -44,6 +47,7 @@ impl QueryService {
         let engine = QueryEngine::new(QueryOptions::default())?;
         let service = Self {
             storage: storage.clone(),
+            catalogue: Arc::clone(&pipeline.catalogue),
             projections: specs.map(|spec| (spec.name.clone(), spec)).collect(),
             engine,
             status,
@@ -59,6 +63,8 @@ pub fn routes(service: Arc<QueryService>) -> Router {
         .route("/api/v1/projections", get(projections::list))
         .route("/api/v1/projections/{name}", get(projections::page))
         .route("/api/v1/projections/{name}/{*key}", get(projections::one))
+        .route("/api/v1/events", get(events::list))
+        .route("/api/v1/events/{id}", get(events::one))
         .route("/api/v1/sql", post(sql::answer))
         .with_state(service)
 }
