@@ -101,7 +101,9 @@ impl Drop for Threads {
 
 impl Query {
     async fn start(self, memory: usize) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
-        let Self { state, sql, params, slot } = self;
+        let Self { mut state, sql, params, slot } = self;
+        // `now()` is one time for the whole query: this one.
+        state.mark_start_execution();
         let plan = plan::plan(&state, &sql, params).await?;
         let executed = async {
             let plan = state.create_physical_plan(&plan).await?;

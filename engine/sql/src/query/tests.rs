@@ -361,3 +361,10 @@ async fn products_are_counted_without_being_held() {
     let number = |rows: &Result<Vec<Value>, QueryError>| rows.as_ref().ok().and_then(|rows| rows[0]["n"].as_i64());
     assert_eq!(number(&counted), number(&single).map(|n| n * n), "{counted:?}");
 }
+
+#[tokio::test]
+async fn now_is_one_time_for_a_query() {
+    let (engine, _) = engine(QueryOptions::default(), 10);
+    let sql = "SELECT count(DISTINCT now()) AS n, bool_and(now() > timestamp '2026-01-01') AS later FROM numbers";
+    assert_eq!(rows(&engine, sql, &[]).await, Ok(vec![json!({"n": 1, "later": true})]));
+}

@@ -283,6 +283,9 @@ fn literal(value: &ScalarValue) -> String {
         Some(formatter.value(0).to_string())
     };
     let text = text().unwrap_or_else(|| value.to_string());
+    // A line of the text is a step, and a terminal obeys control characters.
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let text: String = text.chars().map(shown).collect();
     let quoted = || format!("'{}'", text.replace('\'', "''"));
     match value.data_type() {
         DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => quoted(),
@@ -340,6 +343,7 @@ mod tests {
             ),
             ("SELECT device, celsius FROM readings", "all rows as they are"),
             ("SELECT upper(device) AS up FROM readings", "select upper(device) AS up"),
+            ("SELECT device || 'a\n\u{1b}b' AS two FROM readings", "select device || 'a\\n\\u{1b}b' AS two"),
         ];
         for (sql, expected) in cases {
             assert_eq!(told(sql).join("\n"), expected, "{sql}");
