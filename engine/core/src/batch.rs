@@ -10,7 +10,7 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch,
     RecordBatchOptions, TimestampMicrosecondArray, UInt32Array,
 };
-use arrow::compute::{filter, filter_record_batch, take, take_record_batch};
+use arrow::compute::{FilterBuilder, filter, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::{Int8Type, Int64Type, TimestampMicrosecondType, UInt32Type};
 
 use crate::error::Result;
@@ -155,6 +155,26 @@ impl Batch {
             return Ok(self.clone());
         }
         Ok(Self { rows: filter_record_batch(&self.rows, keep)?, lineage: self.lineage.filter(keep)? })
+    }
+
+    /// As [`Batch::filter`], where only these columns are read afterwards: the others are cut to the same length and hold
+    /// other rows' values, which costs nothing.
+    ///
+    /// # Errors
+    /// When `keep` has another length.
+    pub fn filter_for(&self, keep: &BooleanArray, read: &[bool]) -> Result<Self> {
+        let kept = keep.true_count();
+        if kept == keep.len() && keep.null_count() == 0 {
+            return Ok(self.clone());
+        }
+        let predicate = FilterBuilder::new(keep).optimize().build();
+        let column = |(column, read): (&ArrayRef, &bool)| {
+            if *read { predicate.filter(column) } else { Ok(column.slice(0, kept)) }
+        };
+        let columns = self.rows.columns().iter().zip(read).map(column).collect::<Result<Vec<_>, _>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(kept));
+        let rows = RecordBatch::try_new_with_options(self.rows.schema(), columns, &options)?;
+        Ok(Self { rows, lineage: self.lineage.filter(keep)? })
     }
 
     /// These rows, in this order.

@@ -1,6 +1,5 @@
 //! Filters and computed columns as one chain over a batch.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
@@ -39,6 +38,8 @@ pub(super) struct Chain {
     schema: SchemaRef,
     /// For each column that comes out, the input column it is, if it is one or a field of one unchanged.
     origin: Vec<Option<Origin>>,
+    /// For each step, which of the columns before it the steps behind it read, if that is not all of them.
+    read_behind: Vec<Option<Vec<bool>>>,
 }
 
 impl Chain {
@@ -48,6 +49,7 @@ impl Chain {
             steps: Vec::new(),
             schema: Arc::clone(input),
             origin: (0..input.fields().len()).map(Origin::whole).collect(),
+            read_behind: Vec::new(),
         }
     }
 
@@ -57,7 +59,29 @@ impl Chain {
             self.schema = Arc::clone(schema);
         }
         self.steps.push(step);
+        self.read_behind = (0..self.steps.len()).map(|at| self.read_from(at + 1)).collect();
         self
+    }
+
+    /// Which columns the steps from here on read, up to those that replace them; `None` if that is all.
+    fn read_from(&self, first: usize) -> Option<Vec<bool>> {
+        let width = self.steps[..first].iter().rev().find_map(|step| match step {
+            Step::Project { schema, .. } => Some(schema.fields().len()),
+            Step::Filter(_) => None,
+        });
+        let mut read = vec![false; width.unwrap_or(self.input.fields().len())];
+        let mut mark = |expression| collect_columns(expression).iter().for_each(|column| read[column.index()] = true);
+        for step in &self.steps[first..] {
+            match step {
+                Step::Filter(predicate) => mark(predicate),
+                // What comes after this sees its columns, and no longer the ones before.
+                Step::Project { expressions, .. } => {
+                    expressions.iter().for_each(mark);
+                    return Some(read);
+                }
+            }
+        }
+        None
     }
 
     fn origin_of(&self, expression: &Arc<dyn PhysicalExpr>) -> Option<Origin> {
@@ -106,14 +130,18 @@ impl Transform for Chain {
     }
 
     fn apply(&self, mut batch: Batch) -> Result<Batch> {
-        for step in &self.steps {
+        for (step, read) in self.steps.iter().zip(&self.read_behind) {
             if batch.num_rows() == 0 {
                 return Ok(batch.with_rows(RecordBatch::new_empty(Arc::clone(&self.schema))));
             }
             batch = match step {
                 Step::Filter(predicate) => {
                     let keep = predicate.evaluate(&batch.rows).and_then(|v| v.into_array(batch.num_rows()));
-                    batch.filter(keep.map_err(compute_error)?.as_boolean())?
+                    let keep = keep.map_err(compute_error)?;
+                    match read {
+                        Some(read) => batch.filter_for(keep.as_boolean(), read)?,
+                        None => batch.filter(keep.as_boolean())?,
+                    }
                 }
                 Step::Project { expressions, schema } => batch.with_rows(project(&batch.rows, expressions, schema)?),
             };
@@ -133,19 +161,8 @@ impl Transform for Chain {
     }
 
     fn reads(&self) -> Option<Vec<usize>> {
-        let mut read = BTreeSet::new();
-        for step in &self.steps {
-            let columns = |expression| collect_columns(expression).into_iter().map(|column| column.index());
-            match step {
-                Step::Filter(predicate) => read.extend(columns(predicate)),
-                // What comes after this sees its columns, and no longer the input's.
-                Step::Project { expressions, .. } => {
-                    read.extend(expressions.iter().flat_map(columns));
-                    return Some(read.into_iter().collect());
-                }
-            }
-        }
-        None
+        let read = self.read_from(0)?;
+        Some((0..read.len()).filter(|column| read[*column]).collect())
     }
 
     fn position_of(&self, input: usize) -> Option<usize> {

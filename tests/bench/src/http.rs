@@ -1,0 +1,235 @@
+//! Ingest over HTTP: the real process, against the same route in a process that decodes and answers without storing.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use cornjacket_core::codec::{Context, Decoder, Limits};
+use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
+use cornjacket_operators::sources::http::{Settings, routes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::measure::{Comparison, Sizes, interleaved};
+use crate::world::pipeline;
+
+const SQL: &str = "SELECT value FROM sensor.reading WHERE value > 1000";
+
+pub fn ingest_64(sizes: &Sizes, runs: usize) -> Result<Comparison> {
+    ingest(sizes, runs, 64, 0.5)
+}
+
+pub fn ingest_256(sizes: &Sizes, runs: usize) -> Result<Comparison> {
+    ingest(sizes, runs, 256, 0.7)
+}
+
+fn ingest(sizes: &Sizes, runs: usize, connections: usize, bar: f64) -> Result<Comparison> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let time = if sizes.small { Duration::from_millis(300) } else { Duration::from_secs(4) };
+    let ours = Ours::start(sizes)?;
+    let floor = Floor::start()?;
+    let load = |port| runtime.block_on(load(port, connections, time));
+    let (mut late_ours, mut late_floor) = (Vec::new(), Vec::new());
+    // The first requests of a process are slower; nobody asks about them.
+    load(ours.port)?;
+    load(floor.port)?;
+    let mut comparison = interleaved(
+        ("events/s", bar),
+        runs,
+        || {
+            let (rate, p99) = load(ours.port)?;
+            late_ours.push(p99);
+            Ok(rate)
+        },
+        || {
+            let (rate, p99) = load(floor.port)?;
+            late_floor.push(p99);
+            Ok(rate)
+        },
+    )?;
+    late_ours.sort_unstable();
+    late_floor.sort_unstable();
+    let middle = |late: &[Duration]| late[late.len() / 2].as_secs_f64() * 1e3;
+    comparison.note = format!("p99 {:.1} ms, floor {:.1} ms", middle(&late_ours), middle(&late_floor));
+    Ok(comparison)
+}
+
+/// Keep-alive connections that each send the next request when they have the answer. Gives answers in a second and the
+/// 99th percentile of their times.
+async fn load(port: u16, connections: usize, time: Duration) -> Result<(f64, Duration)> {
+    let until = Instant::now() + time;
+    let count = Arc::new(AtomicU64::new(0));
+    let mut tasks = Vec::new();
+    for number in 0..connections {
+        tasks.push(tokio::spawn(one_connection(port, number, until, Arc::clone(&count))));
+    }
+    let started = Instant::now();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await??);
+    }
+    let elapsed = started.elapsed().as_secs_f64();
+    times.sort_unstable();
+    let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
+    #[allow(clippy::cast_precision_loss, reason = "answers in a second, for people")]
+    Ok((count.load(Ordering::Relaxed) as f64 / elapsed, p99))
+}
+
+async fn one_connection(port: u16, number: usize, until: Instant, count: Arc<AtomicU64>) -> Result<Vec<Duration>> {
+    let body = format!(
+        "{{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"device-{number}\",\"payload\":{{\"value\":21.5,\"unit\":\"celsius\"}}}}"
+    );
+    let request = format!(
+        "POST /api/v1/events HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.set_nodelay(true)?;
+    let (mut answer, mut times) = (Vec::with_capacity(1_024), Vec::new());
+    while Instant::now() < until {
+        let started = Instant::now();
+        stream.write_all(request.as_bytes()).await?;
+        answer.clear();
+        while !is_whole(&answer) {
+            if stream.read_buf(&mut answer).await? == 0 {
+                bail!("the connection was closed");
+            }
+        }
+        if !answer.starts_with(b"HTTP/1.1 202") {
+            bail!("refused: {}", String::from_utf8_lossy(&answer));
+        }
+        times.push(started.elapsed());
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    Ok(times)
+}
+
+/// Whether an answer with a content length is there to its end.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
+    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    answer.len() >= head + 4 + length.unwrap_or(0)
+}
+
+/// The real process on a data folder of its own.
+struct Ours {
+    child: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Ours {
+    fn start(sizes: &Sizes) -> Result<Self> {
+        let beside = std::env::current_exe()?.with_file_name("cornjacket");
+        let binary = sizes.binary.clone().unwrap_or(beside);
+        // In the current folder, which is on a disk; the folder for temporary files may be memory.
+        let folder = tempfile::tempdir_in(".")?;
+        let file = folder.path().join("bench.yaml");
+        let text = format!(
+            "pipeline: bench\n\
+             events: {{ sensor.reading: {{ payload: {{ value: double, unit: string }} }} }}\n\
+             sources: {{ api: {{ http: {{}} }} }}\nstreams: {{ results: \"{SQL}\" }}\n\
+             sinks: {{ out: {{ stdout: {{ from: results }} }} }}\n"
+        );
+        std::fs::write(&file, text)?;
+        let data = folder.path().join("data");
+        let mut command = Command::new(&binary);
+        command.arg("run").arg(&file).arg("--data-dir").arg(&data).args(["--ingestion-port", "0", "--query-port", "0"]);
+        command.args(["--log-level", "error"]).stdout(Stdio::null());
+        let child = command.spawn().with_context(|| {
+            format!(
+                "{} cannot be started: build it with cargo build --release, or name it with --binary",
+                binary.display()
+            )
+        })?;
+        let port = port_of(&data.join("ports.json"))?;
+        Ok(Self { child, port, _folder: folder })
+    }
+}
+
+fn port_of(ports: &std::path::Path) -> Result<u16> {
+    for _ in 0..500 {
+        if let Ok(text) = std::fs::read_to_string(ports)
+            && let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text)
+            && let Some(port) = ports["ingest"].as_u64().and_then(|port| u16::try_from(port).ok())
+        {
+            return Ok(port);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    bail!("the process was not ready in time")
+}
+
+impl Drop for Ours {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// This program as the server of the floor.
+struct Floor {
+    child: Child,
+    port: u16,
+}
+
+impl Floor {
+    fn start() -> Result<Self> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let program: PathBuf = std::env::current_exe()?;
+        let child = Command::new(program).args(["--serve-floor", &port.to_string()]).spawn()?;
+        for _ in 0..500 {
+            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                return Ok(Self { child, port });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the floor was not ready in time")
+    }
+}
+
+impl Drop for Floor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Decodes as the real door does and answers at once.
+struct Answering(std::sync::Mutex<Decoder>);
+
+impl Door for Answering {
+    fn submit(&self, submission: Submission<Vec<u8>>) -> Answer {
+        let context = Context { ingested_at: crate::world::START, random: [1; 10], client_id: None, source: "api" };
+        let Ok(mut decoder) = self.0.lock() else { return Box::pin(std::future::ready(Err(Refusal::Closing))) };
+        let answer = match decoder.decode(&submission.body, &context) {
+            Ok(accepted) => Ok(accepted.id),
+            Err(rejection) => Err(Refusal::Rejected(rejection)),
+        };
+        // What is decoded is not kept.
+        if decoder.rows() >= 8_192 {
+            drop(decoder.finish());
+        }
+        Box::pin(std::future::ready(answer))
+    }
+
+    fn submit_bundle(&self, _: Arc<Bundle>) -> BundleAnswer {
+        Box::pin(std::future::ready(Err(Refusal::Closing)))
+    }
+}
+
+/// Serves the floor until the process is killed.
+pub fn serve_floor(port: u16) -> Result<()> {
+    let (compiled, _) = pipeline(SQL, 4)?;
+    let door = Answering(std::sync::Mutex::new(Decoder::new(&compiled.catalogue, Limits::default())));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+        axum::serve(listener, routes(Arc::new(door), &Settings::default(), "api")).await?;
+        Ok(())
+    })
+}
