@@ -13,7 +13,7 @@ use cornjacket_core::component::Registry;
 
 /// Every component there is.
 pub const REGISTRY: Registry = Registry {
-    sources: &[sources::http::SPEC, sources::file::SPEC, sources::generator::SPEC],
+    sources: &[sources::http::SPEC, sources::file::SPEC, sources::generator::SPEC, sources::mqtt::SPEC],
     operators: &[transform::SPEC, union::SPEC, tumble::SPEC],
-    sinks: &[sinks::projection::SPEC, sinks::file::SPEC, sinks::stdout::SPEC],
+    sinks: &[sinks::projection::SPEC, sinks::file::SPEC, sinks::stdout::SPEC, sinks::webhook::SPEC],
 };

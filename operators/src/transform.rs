@@ -76,7 +76,10 @@ impl TransformOperator {
 
     fn apply(&self, batch: &Batch, output: &mut Output) -> Result<()> {
         match self.0.apply(batch.clone()) {
-            Ok(rows) => output.emit(rows),
+            Ok(rows) => {
+                output.filtered += (batch.num_rows() - rows.num_rows()) as u64;
+                output.emit(rows);
+            }
             Err(error @ (Error::Arrow(_) | Error::Compute(_))) if batch.num_rows() <= 1 => {
                 output.failed.push((self.as_read(batch)?, full_message(&error)));
             }

@@ -61,9 +61,9 @@ fn ndjson(readings: &[Reading]) -> String {
 }
 
 fn run(pipeline: &Path, data: &Path) -> Child {
-    let ports = ["--ingestion-port", "0", "--query-port", "0", "--log-level", "warn", "--data-dir"];
+    let quiet = ["--log-level", "warn", "--data-dir"];
     let mut command = binary();
-    command.arg("run").arg(pipeline).args(ports).arg(data);
+    command.arg("run").arg(pipeline).args(quiet).arg(data);
     command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("starts")
 }
 
@@ -130,8 +130,8 @@ fn every_format_gives_the_same_and_a_second_run_adds_nothing() {
 }
 
 /// `kill -9` at any moment, again and again, until a run comes through.
-#[test]
-fn a_killed_import_goes_on_and_ends_as_if_nothing_had_happened() {
+#[tokio::test]
+async fn a_killed_import_goes_on_and_ends_as_if_nothing_had_happened() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seed = number("SEED").unwrap_or_else(rand::random);
     println!("SEED={seed}");
@@ -156,6 +156,7 @@ fn a_killed_import_goes_on_and_ends_as_if_nothing_had_happened() {
         }
         run_through(&file, &data);
         assert_eq!(result(folder.path()), expected(&readings), "round {round}");
+        Process::start_with(&file, &data, &["--stay"]).await.assert_balanced().await;
     }
     println!("{killed} kills");
 }
@@ -192,6 +193,7 @@ async fn wrong_lines_are_dead_letters_with_their_place_and_grown_or_replaced_fil
     let expected: Vec<Value> =
         vec![place(3, "validation"), place(4, "validation"), place(5, "decode"), place(7, "decode")];
     assert_eq!(rows, expected);
+    process.assert_balanced().await;
 }
 
 #[test]

@@ -57,12 +57,14 @@ async fn an_event_is_read_back_as_a_projection_and_by_sql() {
     assert_eq!((status, &problem["code"]), (400, &json!("invalid_parameter")), "{problem}");
     let unknown = process.get("/api/v1/events/00000000-0000-7000-8000-000000000000").await;
     assert_eq!((unknown.0, &unknown.1["code"]), (404, &json!("event_not_found")));
+    process.assert_balanced().await;
     assert_eq!(process.terminate().code(), Some(0));
     assert!(!data.path().join("ports.json").exists());
 
     let process = Process::start(&example(), data.path()).await;
     let rows = process.sql("SELECT aggregate_id, value FROM sensor_state ORDER BY aggregate_id").await;
     assert_eq!(rows, [json!({"aggregate_id": "d/1 ü", "value": 1.0}), json!({"aggregate_id": "d2", "value": 1.0})]);
+    process.assert_balanced().await;
 }
 
 #[tokio::test]
@@ -109,6 +111,7 @@ async fn what_is_wrong_is_said_clearly() {
     assert_eq!(process.accept(&event).await, id);
     assert_eq!(process.accept(&event).await, id);
     assert_eq!(process.sql("SELECT count(*) AS n FROM sensor.reading").await, [json!({"n": 1})]);
+    process.assert_balanced().await;
 }
 
 #[tokio::test]
@@ -131,6 +134,8 @@ async fn one_process_holds_a_data_folder_and_the_command_line_finds_it() {
     let answer = output(&["query", sql, "--data-dir", folder]);
     assert_eq!(String::from_utf8_lossy(&answer.stdout), "{\"aggregate_id\":\"d1\",\"value\":1.5}\n");
     assert_eq!(output(&["query", "SELECT", "--data-dir", folder]).status.code(), Some(1));
+    let audit = output(&["audit", "--data-dir", folder]);
+    assert_eq!(audit.status.code(), Some(0), "{}", String::from_utf8_lossy(&audit.stdout));
 }
 
 #[test]

@@ -145,6 +145,7 @@ async fn kill_nine_changes_nothing() {
     eprintln!("{} accepted, {} stored", accepted.len(), stored.len());
     check(&process).await;
     look(&process, &mut seen).await;
+    process.assert_balanced().await;
 }
 
 async fn check(process: &Process) {

@@ -2,9 +2,16 @@
 
 mod check;
 mod files;
+mod http;
+mod http_keys;
+mod http_page;
 mod journey;
 mod kills;
 mod language;
+mod mosquitto;
+mod mqtt_pressure;
+mod mqtt_remote;
 mod process;
+mod send;
 mod watch;
 mod watermarks;

@@ -14,6 +14,10 @@ pub fn binary() -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CJ_")) {
         command.env_remove(name);
     }
+    // Many run at once.
+    for port in ["CJ_INGESTION_PORT", "CJ_QUERY_PORT", "CJ_ACTIONS_PORT", "CJ_MQTT_PORT"] {
+        command.env(port, "0");
+    }
     command
 }
 
@@ -50,7 +54,7 @@ impl Process {
         let child = binary()
             .arg("run")
             .arg(pipeline)
-            .args(["--ingestion-port", "0", "--query-port", "0", "--log-level", "warn", "--data-dir"])
+            .args(["--log-level", "warn", "--data-dir"])
             .arg(data)
             .args(arguments)
             .stdout(Stdio::null())
@@ -87,9 +91,21 @@ impl Process {
 
     /// Asks it to end, and waits.
     pub fn terminate(&mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill").success());
+        self.signal("TERM");
         self.child.wait().expect("ended")
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
+    }
+
+    /// How much of the machine's memory it has, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     pub async fn post(&self, event: &Value) -> Response {
@@ -109,6 +125,15 @@ impl Process {
         let response = self.client.get(format!("{}{path}", self.query)).send().await.expect("answers");
         let status = response.status().as_u16();
         (status, response.json().await.expect("JSON"))
+    }
+
+    /// Every event and every row is accounted for: what each test ends with.
+    pub async fn assert_balanced(&self) {
+        let (status, answer) = self.get("/api/v1/audit").await;
+        assert_eq!(status, 200, "{answer}");
+        let checks = answer["checks"].as_array().expect("checks");
+        let wrong: Vec<_> = checks.iter().filter(|check| check["holds"] != json!(true)).collect();
+        assert!(answer["balanced"] == json!(true) && wrong.is_empty() && !checks.is_empty(), "{wrong:#?}");
     }
 
     pub async fn sql_answer(&self, sql: &str) -> (u16, Value) {

@@ -62,6 +62,7 @@ async fn a_changed_file_is_taken_up_while_events_come() {
     assert!(accepted > 0 && stored >= accepted && stored <= accepted + refused, "{accepted} {refused} {stored}");
     let all = process.sql_until("SELECT count(*) AS n FROM \"all\"", |rows| rows == [json!({"n": stored})]).await;
     assert_eq!(all, [json!({"n": stored})]);
+    process.assert_balanced().await;
 }
 
 /// Asks until every row has this value. Between two rounds a request may fail.

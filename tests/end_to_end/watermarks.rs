@@ -105,6 +105,7 @@ async fn the_partition_that_holds_time_back_is_named() {
     assert_eq!(other.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&other.stderr).contains("`halls`"));
     assert_eq!(output(&["explain", "--watermarks", "--format", "dot", "--data-dir", folder]).status.code(), Some(1));
+    process.assert_balanced().await;
 }
 
 #[test]

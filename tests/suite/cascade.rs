@@ -3,6 +3,8 @@
 //! A gap makes the watermark jump over many windows at once; the rows that leave then are in time for the windows of the
 //! next stream, however far it jumped.
 
+use cornjacket_core::dead_letter::LetterFilter;
+use cornjacket_core::log::Notes;
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_runtime::{Engine, EngineOptions, Saver};
 use cornjacket_storage::sim::Disk;
@@ -11,7 +13,9 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use crate::oracle::{assert_same, batch, projected, stored_events, table};
-use crate::world::{Reading, START, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue};
+use crate::world::{
+    Reading, START, assert_balanced, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue,
+};
 
 fn yaml(partitions: u32, key: &str, outer: &str) -> String {
     format!(
@@ -57,13 +61,13 @@ fn windows_over_windows_equal_batch_over_gaps() {
             max_epoch_rows: *[1, 5, 1_000].choose(random).expect("some"),
             snapshot_every: random.random_range(0..5) * SECOND,
             saver: Saver::Inline,
-            ends_with_input: true,
+            ..EngineOptions::default()
         };
         let graph = pipeline.graph.clone();
         let mut engine =
             Engine::open(graph.clone(), storage.clone(), environment.clone(), options.clone()).expect("opens");
         for part in bursts(random).chunks(random.random_range(1..=30)) {
-            storage.log.append(&events(&pipeline, part, START), &[]).expect("stored");
+            storage.log.append(&events(&pipeline, part, START), &Notes::default()).expect("stored");
             engine.step().expect("steps");
             if random.random_bool(0.1) {
                 engine = Engine::open(graph.clone(), storage.clone(), environment.clone(), options.clone())
@@ -86,6 +90,7 @@ fn windows_over_windows_equal_batch_over_gaps() {
             let actual = table(&projected(&*storage.store, &projection(&pipeline, name)), keys);
             assert_same(&actual, &table(&batch(&stored, sql), keys), &format!("seed {seed}: {name} by {key}, {outer}"));
         }
-        assert_eq!(storage.store.dead_letters(10, 0).expect("reads"), [], "seed {seed}");
+        assert_balanced(&pipeline.graph, &storage, &format!("seed {seed}"));
+        assert_eq!(storage.store.dead_letters(&LetterFilter::default(), 10).expect("reads"), [], "seed {seed}");
     });
 }

@@ -1,6 +1,8 @@
 //! Random pipelines over random batching, partitions, order within `delay` and idleness equal `DataFusion` batch over the
 //! stored events; rows beyond `delay` are late exactly where the rule says so.
 
+use cornjacket_core::dead_letter::LetterFilter;
+use cornjacket_core::log::Notes;
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_runtime::{Engine, EngineOptions, Saver};
 use cornjacket_storage::sim::Disk;
@@ -9,7 +11,9 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use crate::oracle::{assert_same, batch, projected, stored_events, table};
-use crate::world::{Reading, START, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue};
+use crate::world::{
+    Reading, START, assert_balanced, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue,
+};
 
 /// A windowed query as a stream and as a batch query over `events`.
 struct Windowed {
@@ -82,7 +86,7 @@ fn options(random: &mut ChaCha8Rng) -> EngineOptions {
         max_epoch_rows: *[1, 7, 100, 100_000].choose(random).expect("some"),
         snapshot_every: random.random_range(1..20) * SECOND,
         saver: Saver::Inline,
-        ends_with_input: true,
+        ..EngineOptions::default()
     }
 }
 
@@ -129,7 +133,7 @@ fn windows_and_newest_rows_equal_batch() {
         let mut rest = readings.as_slice();
         while !rest.is_empty() {
             let (now, later) = rest.split_at(random.random_range(1..=rest.len().min(200)));
-            storage.log.append(&events(&pipeline, now, START), &[]).expect("stored");
+            storage.log.append(&events(&pipeline, now, START), &Notes::default()).expect("stored");
             rest = later;
             for _ in 0..random.random_range(0..4) {
                 engine.step().expect("steps");
@@ -148,7 +152,8 @@ fn windows_and_newest_rows_equal_batch() {
         let actual = table(&projected(&*storage.store, &spec), keys);
         let expected = table(&batch(&stored, &query.batch), keys);
         assert_same(&actual, &expected, &format!("seed {seed}: {}", query.stream));
-        assert_eq!(storage.store.dead_letters(10, 0).expect("reads"), [], "seed {seed}");
+        assert_balanced(&pipeline.graph, &storage, &format!("seed {seed}"));
+        assert_eq!(storage.store.dead_letters(&LetterFilter::default(), 10).expect("reads"), [], "seed {seed}");
         assert_newest(&pipeline, &storage, &stored);
     });
 }
@@ -196,7 +201,7 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
             clock_now = clock_now.max(reading.time - 3 * SECOND);
         }
         for part in readings.chunks(random.random_range(1..=50)) {
-            storage.log.append(&events(&pipeline, part, START), &[]).expect("stored");
+            storage.log.append(&events(&pipeline, part, START), &Notes::default()).expect("stored");
             engine.step().expect("steps");
         }
         for _ in 0..4 {
@@ -207,10 +212,11 @@ fn rows_beyond_the_delay_are_late_as_the_rule_says() {
         let spec = projection(&pipeline, "results_table");
         let actual = table(&projected(&*storage.store, &spec), 2);
         let fits = Disk::new().open_sound(&pipeline.catalogue).expect("opens");
-        fits.log.append(&events(&pipeline, &kept, START), &[]).expect("stored");
+        fits.log.append(&events(&pipeline, &kept, START), &Notes::default()).expect("stored");
         let expected = table(&batch(&stored_events(&pipeline, &*fits.log, "sensor.reading"), &query.batch), 2);
         assert_same(&actual, &expected, &format!("seed {seed}"));
-        let letters = storage.store.dead_letters(10_000, 0).expect("reads");
+        let letters = storage.store.dead_letters(&LetterFilter::default(), 10_000).expect("reads");
+        assert_balanced(&pipeline.graph, &storage, &format!("seed {seed}"));
         assert_eq!(letters.len(), late, "seed {seed}");
         assert!(letters.iter().all(|stored| stored.letter.reason == "late" && stored.letter.event_id.is_some()));
         // Late for their windows, but never for the newest row.

@@ -2,7 +2,9 @@
 //! windows with allowed lateness, whose rows change after they went out.
 
 use cornjacket_compiler::Pipeline;
+use cornjacket_core::dead_letter::LetterFilter;
 use cornjacket_core::environment::Environment;
+use cornjacket_core::log::Notes;
 use cornjacket_core::store::Storage;
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
@@ -13,7 +15,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::oracle::{assert_same, batch, projected, stored_events, table};
 use crate::world::{
-    Reading, START, TestClock, environment, events, for_seeds, pipeline, projection, reading, readings_catalogue,
+    Reading, START, TestClock, assert_balanced, environment, events, for_seeds, pipeline, projection, reading,
+    readings_catalogue,
 };
 
 fn yaml(width: u32, extra: &str) -> String {
@@ -34,7 +37,7 @@ fn options(random: &mut ChaCha8Rng) -> EngineOptions {
         max_epoch_rows: 1 << random.random_range(0..8),
         snapshot_every: random.random_range(0..8) * SECOND,
         saver: Saver::Inline,
-        ends_with_input: true,
+        ..EngineOptions::default()
     }
 }
 
@@ -49,7 +52,7 @@ fn feed(pipeline: &Pipeline, storage: &Storage, engine: &mut Engine, clock: &Tes
                 reading(random, 6, time)
             })
             .collect();
-        storage.log.append(&events(pipeline, &readings, now), &[]).expect("stored");
+        storage.log.append(&events(pipeline, &readings, now), &Notes::default()).expect("stored");
         for _ in 0..random.random_range(0..3) {
             engine.step().expect("steps");
         }
@@ -125,7 +128,8 @@ fn an_edit_rebuilds_what_changed_and_keeps_the_rest_over_crashes() {
                 let first = table(&projected(&*storage.store, &projection(pipeline, "windows_table")), 2);
                 assert_eq!(again, first);
             }
-            assert_eq!(storage.store.dead_letters(1, 0).expect("reads"), []);
+            assert_balanced(&pipeline.graph, &storage, &format!("version {number}"));
+            assert_eq!(storage.store.dead_letters(&LetterFilter::default(), 1).expect("reads"), []);
         }
     });
 }
@@ -155,7 +159,7 @@ fn late_rows_within_the_allowed_lateness_change_the_row_that_went_out() {
                     reading(random, 5, time)
                 })
                 .collect();
-            storage.log.append(&events(&pipeline, &readings, START), &[]).expect("stored");
+            storage.log.append(&events(&pipeline, &readings, START), &Notes::default()).expect("stored");
             while engine.step().expect("steps").committed {}
             clock.advance(random.random_range(0..3 * SECOND));
             if random.random_bool(0.3) {
@@ -164,6 +168,7 @@ fn late_rows_within_the_allowed_lateness_change_the_row_that_went_out() {
         }
         settle(&mut engine, &clock).expect("settles");
         assert_windows(&pipeline, &storage, "windows_table", 10);
-        assert_eq!(storage.store.dead_letters(1, 0).expect("reads"), []);
+        assert_balanced(&pipeline.graph, &storage, "with lateness");
+        assert_eq!(storage.store.dead_letters(&LetterFilter::default(), 1).expect("reads"), []);
     });
 }

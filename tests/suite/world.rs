@@ -11,12 +11,14 @@ use arrow::array::{
 use arrow::datatypes::DataType;
 use cornjacket_compiler::{Pipeline, load, render};
 use cornjacket_core::environment::{Clock, Environment, Random};
-use cornjacket_core::graph::NodeKind;
+use cornjacket_core::graph::{Graph, NodeKind};
 use cornjacket_core::id::EventId;
 use cornjacket_core::log::Events;
 use cornjacket_core::projection::ProjectionSpec;
+use cornjacket_core::store::Storage;
 use cornjacket_core::time::Micros;
 use cornjacket_operators::REGISTRY;
+use cornjacket_runtime::audit::audit;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -160,4 +162,11 @@ pub fn events(pipeline: &Pipeline, readings: &[Reading], now: Micros) -> Vec<Eve
     let sequence = Int64Array::from_iter_values(0..i64::try_from(n).expect("few"));
     let client_id = Some(readings.iter().map(|r| Some(r.client_id)).collect::<BooleanArray>());
     vec![Events { event_type, rows, sequence, client_id }]
+}
+
+/// Demands that every event and every row is accounted for.
+pub fn assert_balanced(graph: &Graph, storage: &Storage, context: &str) {
+    let checks = audit(graph, storage).expect("reads");
+    let wrong: Vec<_> = checks.iter().filter(|check| !check.holds).collect();
+    assert!(wrong.is_empty() && !checks.is_empty(), "{context}: {wrong:#?}");
 }

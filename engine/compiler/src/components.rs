@@ -11,6 +11,7 @@ use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::component::{
     BuiltSource, Fault, ParseSettings, Registry, SinkContext, SinkSpec, SourceContext, SourceSpec, erased,
 };
+use cornjacket_core::graph::Doubt;
 
 use crate::key;
 use cornjacket_sql::stream::plain_types;
@@ -178,6 +179,23 @@ fn near_column(fault: &Fault) -> Option<String> {
     let bare = name.rsplit('.').next().unwrap_or(name);
     let near = meant(name, columns.clone()).or_else(|| columns.clone().find(|column| *column == bare))?;
     Some(format!("did you mean `{near}`? Available: {list}"))
+}
+
+/// Says what is right here but perhaps not meant.
+pub(crate) fn warn_of_doubts(sinks: &[ReadySink], section: Option<&Entry>, report: &mut Report) {
+    for sink in sinks {
+        let entry = section.and_then(|section| section.value.entry(&sink.name));
+        let Some([kind]) = entry.and_then(|entry| entry.value.entries()) else { continue };
+        for doubt in sink.factory.doubts() {
+            let (code, fault) = match doubt {
+                Doubt::Off(fault) => ("CJ411", fault),
+                Doubt::Unsigned(fault) => ("CJ412", fault),
+                Doubt::PrivateAddress(fault) => ("CJ413", fault),
+            };
+            let span = place_of(&fault, kind);
+            report.warning(code, &span, fault.message, fault.hint.as_deref().unwrap_or_default());
+        }
+    }
 }
 
 /// The place of the setting that a fault names, or of the nearest thing around it that is in the file.

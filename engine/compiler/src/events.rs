@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cornjacket_core::catalogue::{Catalogue, EventType, Field, UnknownFields, WatermarkPolicy, default_topic};
 use cornjacket_core::setting;
+use cornjacket_core::time::{Micros, SECOND};
 use serde::Deserialize;
 
 use crate::fields::{is_type, payload_fields};
 use crate::names::{is_identifier, proposed_identifier};
 use crate::node::{Entry, Node};
 use crate::report::Report;
-use crate::section::{known_settings, refuse_unbuilt};
+use crate::section::known_settings;
 use crate::settings::read;
 
 /// What the file says of events and topics.
@@ -60,15 +61,18 @@ pub(crate) fn events(events: Option<&Entry>, topics: Option<&Entry>, report: &mu
         }
         broken.insert(entry.key.clone());
     }
-    let mut partitions = BTreeMap::new();
+    let (mut partitions, mut retain) = (BTreeMap::new(), BTreeMap::new());
     for entry in known_settings(topics, None, report) {
         if broken.names.is_empty() && !broken.events && !used.contains(&entry.key) {
-            let hint = "remove it, or name it as the `topic:` of an event type";
-            report.warning("CJ108", &entry.key_span, format!("no event type goes to the topic `{}`", entry.key), hint);
+            let topics = used.iter().map(|topic| format!("`{topic}`")).collect::<Vec<_>>().join(", ");
+            let hint = format!("remove it, or name it as the `topic:` of an event type; in use are {topics}");
+            report.warning("CJ108", &entry.key_span, format!("no event type goes to the topic `{}`", entry.key), &hint);
         }
-        partitions.extend(topic(entry, report).map(|count| (entry.key.clone(), count)));
+        let (count, span) = topic(entry, report);
+        partitions.extend(count.map(|count| (entry.key.clone(), count)));
+        retain.extend(span.map(|span| (entry.key.clone(), span)));
     }
-    Events { catalogue: Catalogue::new(types, partitions), broken }
+    Events { catalogue: Catalogue { retain, ..Catalogue::new(types, partitions) }, broken }
 }
 
 fn event_type(entry: &Entry, report: &mut Report) -> Option<EventType> {
@@ -225,12 +229,30 @@ fn watermark(entry: &Entry, report: &mut Report) -> Option<WatermarkPolicy> {
     })
 }
 
-/// How many partitions a topic has, if its settings are right and say so.
-fn topic(entry: &Entry, report: &mut Report) -> Option<u32> {
+/// How many partitions a topic has and how long its events are kept, if its settings are right and say so.
+fn topic(entry: &Entry, report: &mut Report) -> (Option<u32>, Option<Micros>) {
     let name = Node { span: entry.key_span.clone(), ..entry.value.clone() };
     is_topic(&entry.key, &name, report);
     known_settings(Some(entry), Some(&["partitions", "retain"]), report);
-    refuse_unbuilt(entry, "retain", "events are kept for ever; leave it out", report);
+    (partitions(entry, report), retained(entry, report))
+}
+
+/// For less than this nobody could look at what came of an event.
+const LEAST_RETAINED: Micros = 60 * SECOND;
+
+fn retained(entry: &Entry, report: &mut Report) -> Option<Micros> {
+    let setting = entry.value.entry("retain")?;
+    let setting::Span(span) = read(setting, report)?;
+    if span >= LEAST_RETAINED {
+        return Some(span);
+    }
+    let message = format!("a topic cannot keep its events for only {}", setting::Span(span));
+    let hint = "write a span of at least 1m, such as 7d; without `retain` events are kept for ever";
+    report.error("CJ106", &setting.value.span, message, Some(hint.into()));
+    None
+}
+
+fn partitions(entry: &Entry, report: &mut Report) -> Option<u32> {
     let setting = entry.value.entry("partitions")?;
     let count: u32 = read(setting, report)?;
     if (1..=MAX_PARTITIONS).contains(&count) {

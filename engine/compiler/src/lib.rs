@@ -34,7 +34,7 @@ mod warnings;
 mod yaml;
 mod yaml_fault;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -52,6 +52,7 @@ pub use render::{render, to_json};
 pub use schema::{ReferencePage, pipeline_schema, reference_pages};
 pub use testing::{Capture, Expected, TargetKind, TestAction, TestCase, TestStep};
 
+use fingerprint::Fingerprint;
 use names::{is_identifier, proposed_identifier};
 use node::{Node, Span, Value};
 use report::{Care, Report};
@@ -62,6 +63,8 @@ use streams::Others;
 pub struct Pipeline {
     /// Its name.
     pub name: String,
+    /// Which version of its files this is: the same for the same text.
+    pub version: String,
     /// What it is for; empty if the file does not say.
     pub description: String,
     /// Its nodes.
@@ -180,6 +183,7 @@ fn compile(
     let name = name?;
     let names = streams.streams.iter().map(|stream| stream.name.clone()).collect();
     let files = std::iter::once(report.file().path.clone()).chain(streams.files.iter().cloned()).collect();
+    let version = version(&report.file().text, &streams.files);
     let sinks = match capture {
         Some(capture) => testing::captured(sinks, &tests, (&catalogue, &streams), folder, capture),
         None => sinks,
@@ -187,6 +191,7 @@ fn compile(
     match lower::lower(&name, &catalogue, &streams.streams, sinks, registry) {
         Ok(graph) => Some(Pipeline {
             name,
+            version,
             description,
             graph: Arc::new(graph),
             catalogue,
@@ -203,6 +208,14 @@ fn compile(
             None
         }
     }
+}
+
+/// Twelve digits that stand for the text of all files.
+fn version(text: &str, files: &BTreeSet<PathBuf>) -> String {
+    let texts = files.iter().map(|file| files::read_text(file).unwrap_or_default());
+    let mut digits = texts.fold(Fingerprint::of("file").with(text), |all, text| all.with(&text)).finish();
+    digits.truncate(12);
+    digits
 }
 
 /// Checks that the file is a map of known sections, and names the sections that this version does not have.

@@ -228,9 +228,10 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, SettingError> {
+        let (failure, place) = (self.failure, self.place());
         match &self.node.value {
             Value::Null => visitor.visit_none(),
-            _ => visitor.visit_some(self),
+            _ => note(failure, &place, visitor.visit_some(self)),
         }
     }
 

@@ -78,6 +78,8 @@ pub enum TargetKind {
     Projection,
     /// Among the rows that a stream or sink gave since it was last looked at.
     Rows,
+    /// Among the deliveries of a sink since they were last looked at.
+    Deliveries,
     /// Among the dead letters since they were last looked at.
     DeadLetters,
 }
@@ -139,6 +141,9 @@ impl Targets<'_> {
             return Some(Target { kind: TargetKind::Projection, columns });
         }
         let mut columns = names(&self.schema_of(sink.map_or(name, |sink| &sink.from))?);
+        if sink.is_some_and(|sink| sink.factory.rehearsal().is_some()) {
+            return Some(Target { kind: TargetKind::Deliveries, columns });
+        }
         columns.push("op".into());
         Some(Target { kind: TargetKind::Rows, columns })
     }
@@ -345,7 +350,8 @@ impl Reader<'_, '_> {
     }
 }
 
-/// The sinks of a graph for tests: projections as they are, and a capture for everything else that a test looks at.
+/// The sinks of a graph for tests: projections as they are, rehearsals of those that have one, and a capture for everything
+/// else that a test looks at.
 pub(crate) fn captured(
     sinks: Vec<ReadySink>,
     tests: &[TestCase],
@@ -375,5 +381,9 @@ pub(crate) fn captured(
         Some(ReadySink { name: format!("expect/{target}"), from, factory: capture(&context) })
     });
     let captures: Vec<ReadySink> = captures.collect();
-    sinks.into_iter().filter(|sink| sink.factory.projection().is_some()).chain(captures).collect()
+    let stands_in = |sink: ReadySink| match sink.factory.rehearsal() {
+        Some(factory) => Some(ReadySink { factory, ..sink }),
+        None => sink.factory.projection().is_some().then_some(sink),
+    };
+    sinks.into_iter().filter_map(stands_in).chain(captures).collect()
 }

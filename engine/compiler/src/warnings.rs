@@ -2,9 +2,10 @@
 
 use cornjacket_core::aggregate::Relation;
 
+use crate::components::warn_of_doubts;
 use crate::lower::ReadySink;
 use crate::node::{Entry, Node, Span};
-use crate::report::Report;
+use crate::report::{Care, Report};
 use crate::streams::Streams;
 
 /// Warns of a pipeline without errors.
@@ -32,6 +33,10 @@ pub(crate) fn warn(root: &Node, streams: &Streams, sinks: &[ReadySink], report: 
         return;
     }
     unused_streams(streams, sinks, report);
+    if report.care() == Care::Check {
+        warn_of_doubts(sinks, root.entry("sinks"), report);
+        kept_for_ever(root, streams, sinks, report);
+    }
     twins(entries(root, "sinks"), report);
 }
 
@@ -53,6 +58,33 @@ fn unused_streams(streams: &Streams, sinks: &[ReadySink], report: &mut Report) {
             report.warning("CJ306", &stream.name_span, message, "read it in a sink or another stream, or remove it");
         }
     }
+}
+
+/// A table with a row for each window grows as long as time goes on.
+fn kept_for_ever(root: &Node, streams: &Streams, sinks: &[ReadySink], report: &mut Report) {
+    for sink in sinks {
+        let is_kept = sink.factory.projection().is_some() && sink.factory.retain().is_none();
+        if !is_kept || !has_windows(&sink.from, streams) {
+            continue;
+        }
+        let Some(entry) = root.entry("sinks").and_then(|section| section.value.entry(&sink.name)) else { continue };
+        let message = format!("`{}` has a row for each window and keeps them all, so it grows for ever", sink.name);
+        let hint = "say how long rows are wanted, such as `retain: 90d` (or 3650d for ten years)";
+        report.warning("CJ414", &entry.key_span, message, hint);
+    }
+}
+
+/// Whether rows of a stream come out of windows, its own or those of a stream that it reads.
+fn has_windows(name: &str, streams: &Streams) -> bool {
+    fn is_windowed(relation: &Relation, streams: &Streams) -> bool {
+        match relation {
+            Relation::Table { name, .. } => has_windows(name, streams),
+            Relation::Transform { input, .. } => is_windowed(input, streams),
+            Relation::Union { inputs } => inputs.iter().any(|input| is_windowed(input, streams)),
+            Relation::Tumble { .. } => true,
+        }
+    }
+    streams.get(name).is_some_and(|stream| is_windowed(&stream.relation, streams))
 }
 
 /// Sinks of one kind with the same settings do the same work twice.

@@ -307,6 +307,8 @@ pub struct Catalogue {
     pub types: BTreeMap<String, Arc<EventType>>,
     /// The number of partitions of every topic that an event type goes to.
     pub topics: BTreeMap<String, u32>,
+    /// How long the events of a topic are kept, in µs; for ever if it is not here.
+    pub retain: BTreeMap<String, Micros>,
 }
 
 impl Catalogue {
@@ -317,7 +319,7 @@ impl Catalogue {
         for event_type in types.values() {
             topics.entry(event_type.topic.clone()).or_insert(DEFAULT_PARTITIONS);
         }
-        Self { types, topics }
+        Self { types, topics, retain: BTreeMap::new() }
     }
 
     /// The number of partitions of an event type's topic.

@@ -13,6 +13,7 @@ use schemars::Schema;
 
 use crate::aggregate::Relation;
 use crate::catalogue::Catalogue;
+use crate::door::EnvelopeTemplate;
 use crate::graph::SinkFactory;
 use crate::operator::OperatorFactory;
 use crate::source::ReaderFactory;
@@ -92,10 +93,23 @@ pub struct SourceContext {
 /// A configured source.
 #[derive(Clone, Debug)]
 pub enum BuiltSource {
-    /// Clients come to it: the server gives it a place on the ingest port.
-    Served,
+    /// Clients come to it: the server gives it a place to listen.
+    Served {
+        /// How its messages become events; `None` if each is a whole envelope.
+        envelope: Option<Arc<EnvelopeTemplate>>,
+    },
     /// The process reads it.
     Read(Arc<dyn ReaderFactory>),
+}
+
+impl BuiltSource {
+    /// How its messages become events; `None` if each is a whole envelope.
+    pub fn envelope(&self) -> Option<Arc<EnvelopeTemplate>> {
+        match self {
+            Self::Read(reader) => reader.envelope(),
+            Self::Served { envelope } => envelope.clone(),
+        }
+    }
 }
 
 /// A source's entry.

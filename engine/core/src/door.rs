@@ -4,6 +4,7 @@ use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
 
@@ -66,11 +67,25 @@ pub struct ClientId {
     pub original: String,
 }
 
-/// Something handed in: the bytes of one envelope.
+/// How the bytes of an event are to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// JSON: an envelope, or a `CloudEvent`, which is told by its `specversion`.
+    #[default]
+    Any,
+    /// A `CloudEvent` in JSON and nothing else (structured mode).
+    CloudEvent,
+    /// The data of a `CloudEvent` (binary mode), with its attributes by name; names are in lower case.
+    CloudEventData(Vec<(String, String)>),
+}
+
+/// Something handed in: the bytes of one event.
 #[derive(Clone, Debug)]
 pub struct Submission<B> {
-    /// The JSON of the envelope.
+    /// The JSON.
     pub body: B,
+    /// What kind of JSON it is.
+    pub form: Form,
     /// An identity that the client gave beside the envelope (`Idempotency-Key`). It holds where the envelope has no
     /// `event_id`.
     pub client_id: Option<ClientId>,
@@ -102,8 +117,30 @@ pub struct Message {
     pub fault: Option<String>,
 }
 
-/// Messages that a source hands in together. They become durable in one commit, with the position behind them. What is
-/// rejected becomes a dead letter.
+/// What a source knows of a message beside its bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Where it came from, if that says more than the bundle's origin and the message's number: a topic.
+    pub origin: Option<Arc<str>>,
+    /// What fills the placeholders of the envelope's template, by name: `topic.1`.
+    pub variables: Vec<(String, String)>,
+    /// What the event's metadata says beside the source, by name.
+    pub metadata: Vec<(&'static str, String)>,
+    /// An identity that was given beside the message. It holds where the message itself has none.
+    pub client_id: Option<ClientId>,
+}
+
+/// What becomes of messages that are wrong.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rejects {
+    /// Dead letters: nobody can be told.
+    #[default]
+    DeadLetters,
+    /// They are in the answer, for whoever sent them.
+    Answer,
+}
+
+/// Messages that a source hands in together. They become durable in one commit, with the position behind them.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     /// The source's name.
@@ -114,21 +151,49 @@ pub struct Bundle {
     pub bytes: Vec<u8>,
     /// The messages in their order.
     pub messages: Vec<Message>,
+    /// What is known of each message, in the same order; empty if nothing is.
+    pub known: Vec<Known>,
     /// How a message becomes an event; `None` if each is a whole envelope.
     pub envelope: Option<Arc<EnvelopeTemplate>>,
-    /// Where the source goes on after these.
-    pub position: String,
+    /// Where the source goes on after these, if it is one that is read from a position.
+    pub position: Option<String>,
+    /// What the source wants to know of them if one is sent again, in its own form; empty for nothing.
+    pub receipts: Vec<u8>,
+    /// What becomes of messages that are wrong.
+    pub rejects: Rejects,
+    /// What this bundle belongs to, if its sender hands in the next one before this one is answered.
+    pub chain: Option<Chain>,
+}
+
+/// Bundles of one sender, in their order: once one of them was not stored, none after it is. So a sender that hands in
+/// several before the first is answered has its order kept also when storage fails in between.
+#[derive(Clone, Debug, Default)]
+pub struct Chain(Arc<AtomicBool>);
+
+impl Chain {
+    /// Lets nothing more of it be stored.
+    pub fn cut(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Whether something of it was not stored.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// What became of a bundle.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Taken {
     /// How many were stored.
     pub stored: u64,
     /// How many were there already.
     pub repeated: u64,
-    /// How many were wrong, and are dead letters now.
+    /// How many were wrong.
     pub rejected: u64,
+    /// Which those were, by their place in the bundle, and why; empty if they are dead letters.
+    pub rejections: Vec<(usize, Rejection)>,
 }
 
 /// What the door answers to a bundle.

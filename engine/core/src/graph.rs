@@ -7,6 +7,8 @@ use arrow::datatypes::SchemaRef;
 
 use crate::batch::Batch;
 use crate::catalogue::{Catalogue, EventType};
+use crate::component::Fault;
+use crate::delivery::{Action, Trigger};
 use crate::error::Result;
 use crate::operator::OperatorFactory;
 use crate::projection::{ProjectionSpec, ProjectionWrite};
@@ -85,6 +87,12 @@ pub struct SinkOutput {
     pub write: Option<ProjectionWrite>,
     /// Lines for the sink's outlet; without one they are printed once the epoch is committed.
     pub lines: Vec<String>,
+    /// What is to be sent outside, as deliveries in the epoch's transaction.
+    pub triggers: Vec<Trigger>,
+    /// How many rows it left out on purpose.
+    pub suppressed: u64,
+    /// How many rows others of the same epoch stand for.
+    pub superseded: u64,
 }
 
 /// A sink's working instance: one for all tasks.
@@ -107,6 +115,17 @@ pub trait Outlet: Send {
     fn write(&mut self, length: u64, lines: &[String]) -> Result<u64>;
 }
 
+/// Something about a sink's settings that is right, but perhaps not meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// It does nothing as long as this setting is empty.
+    Off(Fault),
+    /// What it sends can be forged.
+    Unsigned(Fault),
+    /// It sends to an address that others cannot reach, or that strangers should not make it reach.
+    PrivateAddress(Fault),
+}
+
 /// A configured sink of the graph.
 pub trait SinkFactory: fmt::Debug + Send + Sync {
     /// Its kind, such as `projection`.
@@ -114,6 +133,11 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
 
     /// The table that it keeps, if it keeps one.
     fn projection(&self) -> Option<Arc<ProjectionSpec>> {
+        None
+    }
+
+    /// For how long its rows are kept, if not for ever. It is no part of its identity: it can be changed at any time.
+    fn retain(&self) -> Option<crate::time::Micros> {
         None
     }
 
@@ -153,6 +177,22 @@ pub trait SinkFactory: fmt::Debug + Send + Sync {
     /// Why it cannot, for the user.
     fn probe(&self) -> std::result::Result<Option<String>, String> {
         Ok(None)
+    }
+
+    /// Where and how its triggers are sent, if it gives any.
+    fn action(&self) -> Option<Arc<Action>> {
+        None
+    }
+
+    /// What stands in its place in a test of the pipeline, which does all that it does but reach outside; `None` if its
+    /// rows are looked at instead.
+    fn rehearsal(&self) -> Option<Arc<dyn SinkFactory>> {
+        None
+    }
+
+    /// What is right here, but perhaps not meant: `check` says so.
+    fn doubts(&self) -> Vec<Doubt> {
+        Vec::new()
     }
 
     /// What it does, on one line: its identity (see [`OperatorFactory::describe`]).

@@ -9,6 +9,8 @@ pub mod batch;
 pub mod catalogue;
 pub mod codec;
 pub mod component;
+pub mod dead_letter;
+pub mod delivery;
 pub mod diagnostic;
 pub mod door;
 pub mod environment;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::catalogue::EventType;
 use crate::error::Result;
 use crate::id::EventId;
+use crate::time::{Micros, SECOND};
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +89,48 @@ pub struct Mark {
     pub position: String,
 }
 
+/// What a source remembers of the messages behind these events, in its own form, to tell a message that is sent again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The source's name.
+    pub source: String,
+    /// What it remembers.
+    pub bytes: Vec<u8>,
+}
+
+/// What is stored beside the events of a commit, together with them or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Where sources stand behind them.
+    pub marks: Vec<Mark>,
+    /// What sources remember of them, for [`RECEIPT_AGE`].
+    pub receipts: Vec<Receipt>,
+}
+
+impl Notes {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.receipts.is_empty()
+    }
+}
+
+/// How long receipts are kept, at the least.
+pub const RECEIPT_AGE: Micros = 3_600 * SECOND;
+
+/// How many events of a type the log took and has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogCount {
+    /// How many were ever stored, as counted with each commit.
+    pub accepted: u64,
+    /// How many there are, by the blocks themselves.
+    pub present: u64,
+    /// How many of these lie before a position.
+    pub reached: u64,
+    /// How many retention has deleted.
+    pub forgotten: u64,
+}
+
 /// What became of a commit.
 #[derive(Clone, Debug, Default)]
 pub struct Committed {
@@ -131,19 +174,32 @@ pub enum Columns {
 /// Outbox, event store and bus in one: what is appended is durable, in order per partition, and can be read from any
 /// position. Appends come from one thread at a time, reads from any number.
 pub trait EventLog: Send + Sync {
-    /// Appends the batches as one commit, together with the marks of their sources, and returns when they are durable.
+    /// Appends the batches as one commit, together with the notes of their sources, and returns when they are durable.
     /// Rows whose client-given id is there already, or comes twice in the commit, are left out: the first wins.
     ///
     /// # Errors
     /// [`crate::Error::Full`] or [`crate::Error::Unavailable`] when nothing of the commit is durable and it may be
     /// tried again; any other error means that this log accepts nothing more.
-    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed>;
+    fn append(&self, commit: &[Events], notes: &Notes) -> Result<Committed>;
 
     /// Where each source stands, by name.
     ///
     /// # Errors
     /// When the log cannot be read.
     fn marks(&self) -> Result<BTreeMap<String, String>>;
+
+    /// What a source remembers of the last [`RECEIPT_AGE`], the newest commit's first, up to about `max_bytes`.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn receipts(&self, source: &str, max_bytes: usize) -> Result<Vec<Vec<u8>>>;
+
+    /// What the log says of itself, by event type, those included that the catalogue no longer has. `until` limits
+    /// [`LogCount::reached`].
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    fn counts(&self, until: &Positions) -> Result<BTreeMap<String, LogCount>>;
 
     /// The end of what is durable.
     fn end(&self) -> Positions;
@@ -163,4 +219,12 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// When the log cannot be read.
     fn find(&self, event: EventId) -> Result<Option<(TopicPartition, i64)>>;
+
+    /// Deletes some of the oldest events of topics: of those taken in before a time, as far as whole commits go, and none
+    /// at or beyond `floor`, which may still be needed. Says how many; 0 when nothing is left to delete. Reading from
+    /// before them goes on behind them.
+    ///
+    /// # Errors
+    /// When the log cannot be written; nothing is deleted then.
+    fn forget(&self, before: &BTreeMap<String, Micros>, floor: &Positions) -> Result<u64>;
 }

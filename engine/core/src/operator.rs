@@ -25,13 +25,17 @@ pub struct Output {
     pub late: Vec<Batch>,
     /// Rows that an expression failed on, and how.
     pub failed: Vec<(Batch, String)>,
+    /// How many rows it left out because a condition says so.
+    pub filtered: u64,
+    /// How many rows went into its state.
+    pub absorbed: u64,
 }
 
 impl Output {
     /// An empty output of an epoch.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
-        Self { epoch, batches: Vec::new(), late: Vec::new(), failed: Vec::new() }
+        Self { epoch, batches: Vec::new(), late: Vec::new(), failed: Vec::new(), filtered: 0, absorbed: 0 }
     }
 
     /// Emits rows; empty batches are left out.

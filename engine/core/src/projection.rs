@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{FixedSizeBinaryArray, Int8Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
+
+use crate::time::Micros;
 
 /// A projection's table.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,6 +18,20 @@ pub struct ProjectionSpec {
     pub key: Vec<usize>,
     /// Position of the column that time queries and retention go by.
     pub time: Option<usize>,
+}
+
+impl ProjectionSpec {
+    /// A time in the unit of the time column; in microseconds if there is none.
+    #[must_use]
+    pub fn time_in_unit(&self, time: Micros) -> i64 {
+        let unit = self.time.map(|at| self.schema.field(at).data_type());
+        match unit {
+            Some(DataType::Timestamp(TimeUnit::Second, _)) => time.div_euclid(1_000_000),
+            Some(DataType::Timestamp(TimeUnit::Millisecond, _)) => time.div_euclid(1_000),
+            Some(DataType::Timestamp(TimeUnit::Nanosecond, _)) => time.saturating_mul(1_000),
+            _ => time,
+        }
+    }
 }
 
 /// How rows meet the row of the same key that is already there.

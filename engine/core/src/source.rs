@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::door::Bundle;
+use crate::door::{Bundle, EnvelopeTemplate};
 use crate::environment::Environment;
 use crate::error::Result;
 
@@ -71,6 +72,11 @@ pub trait ReaderFactory: fmt::Debug + Send + Sync {
 
     /// What it reads, on one line, for `explain`.
     fn describe(&self) -> String;
+
+    /// How its messages become events; `None` if each is a whole envelope.
+    fn envelope(&self) -> Option<Arc<EnvelopeTemplate>> {
+        None
+    }
 
     /// Whether it would read this file.
     fn reads(&self, file: &Path) -> bool {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use crate::dead_letter::{DeadLetter, DeadLetters};
+use crate::delivery::{Deliveries, NewDelivery};
 use crate::error::Result;
 use crate::log::Positions;
 use crate::operator::PartId;
@@ -34,46 +36,6 @@ pub struct EpochRecord {
     pub raises: Vec<Raise>,
 }
 
-/// Something that could not be processed, kept so that nothing vanishes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// Why, by kind: `late`, `decode`, `sink`, …
-    pub reason: String,
-    /// Where: the stream, sink or source.
-    pub source: String,
-    /// What happened, for people.
-    pub message: String,
-    /// The event, if it is one.
-    pub event_id: Option<String>,
-    /// Its row time.
-    pub event_time: Option<Micros>,
-    /// What it was: the row as JSON, or the bytes that came.
-    pub body: Vec<u8>,
-    /// Where in the source it stood, such as `readings.ndjson:17`. A source has one dead letter for a place, however often
-    /// it is handed in.
-    pub place: Option<String>,
-}
-
-/// Takes dead letters that belong to no epoch: what a door rejects of a source that cannot be told.
-pub trait DeadLetters: Send + Sync {
-    /// Adds them; durable when it returns. One whose source has a letter for that place already is left out.
-    ///
-    /// # Errors
-    /// When they cannot be written; none of them is then.
-    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()>;
-}
-
-/// A stored dead letter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredDeadLetter {
-    /// Its number.
-    pub id: i64,
-    /// When it was recorded.
-    pub recorded_at: Micros,
-    /// What it is.
-    pub letter: DeadLetter,
-}
-
 /// Everything that becomes true at the end of an epoch, together or not at all.
 #[derive(Clone, Debug)]
 pub struct EpochCommit {
@@ -85,6 +47,9 @@ pub struct EpochCommit {
     pub writes: Vec<ProjectionWrite>,
     /// What could not be processed.
     pub dead_letters: Vec<DeadLetter>,
+    /// What is to be sent. One whose id is there already, or that a dedupe window covers, is left out and counted
+    /// (`superseded`, `suppressed`).
+    pub deliveries: Vec<NewDelivery>,
     /// By how much each counter (`node`, `what`) rose.
     pub counters: BTreeMap<(String, String), i64>,
     /// How long the outlet of each sink is now, in bytes.
@@ -115,6 +80,27 @@ pub struct PipelineState {
     pub rebuild_until: Option<Positions>,
     /// Raises of the time before the last rebuild, with the positions at which they took place, in order.
     pub past_raises: Vec<(Positions, Vec<Raise>)>,
+    /// How many events of each type retention had deleted when the epochs began (again): they were never read.
+    #[serde(default)]
+    pub forgotten: BTreeMap<String, u64>,
+    /// Where each sink that begins with what comes from now on began, by its name.
+    #[serde(default)]
+    pub begins: BTreeMap<String, Positions>,
+}
+
+/// What the epochs counted, beside what there is: both are of the same moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// The last committed epoch's position.
+    pub positions: Positions,
+    /// Counters by (`node`, `what`).
+    pub counters: BTreeMap<(String, String), i64>,
+    /// How many rows each projection has.
+    pub rows: BTreeMap<String, u64>,
+    /// How many dead letters there are, by (`source`, `reason`).
+    pub letters: BTreeMap<(String, String), u64>,
+    /// How many deliveries of each sink wait.
+    pub pending: BTreeMap<String, u64>,
 }
 
 /// Which rows of a projection are wanted.
@@ -136,7 +122,7 @@ pub struct ProjectionRows {
 /// Projections, epochs, snapshots and dead letters of one pipeline.
 ///
 /// Epochs are committed by one thread at a time; reads come from any number and see whole epochs only.
-pub trait Store: DeadLetters {
+pub trait Store: DeadLetters + Deliveries {
     /// Makes a projection's table if it is not there. `clear` empties it and lays it out anew.
     ///
     /// # Errors
@@ -161,8 +147,8 @@ pub trait Store: DeadLetters {
     /// When the store cannot be read; so for every read below.
     fn pipeline_state(&self) -> Result<PipelineState>;
 
-    /// Remembers it. With `restart` also forgets epochs and snapshots, so that the next epoch is number 1: the start of
-    /// a rebuild.
+    /// Remembers it. With `restart` also forgets epochs and snapshots, so that the next epoch is number 1, and counters
+    /// except those of `kept_sinks`, whose `base` is then what they had taken (`rows_in`): the start of a rebuild.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -235,17 +221,19 @@ pub trait Store: DeadLetters {
     /// When the store cannot be read.
     fn row(&self, projection: &ProjectionSpec, key: &[Option<String>]) -> Result<Option<RecordBatch>>;
 
-    /// The newest dead letters first.
+    /// The ledger: what was counted, and what there is, of one moment.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn dead_letters(&self, limit: u64, offset: u64) -> Result<Vec<StoredDeadLetter>>;
+    fn ledger(&self, projections: &[Arc<ProjectionSpec>]) -> Result<Ledger>;
 
-    /// Counters by (`node`, `what`).
+    /// Deletes rows of a projection that are of before a time (its time column, or the row time where that is null or
+    /// there is none), and counts them as `forgotten`; says how many they were. `max` at a time, so that no epoch waits
+    /// long.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    fn counters(&self) -> Result<BTreeMap<(String, String), i64>>;
+    /// When they cannot be deleted.
+    fn forget_rows(&self, projection: &ProjectionSpec, before: Micros, max: u64) -> Result<u64>;
 }
 
 /// A log and a store that belong together.

@@ -3,6 +3,7 @@
 //! It reads what `run` reads and compiles it in the same way, but starts nothing and writes nothing. With `--connect` it
 //! also looks at whatever `run` would open.
 
+mod brokers;
 mod connections;
 
 use std::collections::BTreeSet;
@@ -17,6 +18,7 @@ use cornjacket_core::graph::NodeKind;
 use cornjacket_operators::REGISTRY;
 use serde_json::{Value, json};
 
+use crate::mqtt_url::MqttUrl;
 use crate::{ENVIRONMENT_IS_WRONG, Failure, INPUT_IS_WRONG, cli};
 use connections::Finding;
 
@@ -69,6 +71,19 @@ pub struct Arguments {
     /// With --connect: the port that would answer queries; 0 takes any that is free.
     #[arg(long, env = "CJ_QUERY_PORT", default_value_t = 8081)]
     pub query_port: u16,
+    /// With --connect: the port that would say what became of deliveries; 0 takes any that is free.
+    #[arg(long, env = "CJ_ACTIONS_PORT", default_value_t = 8082)]
+    pub actions_port: u16,
+    /// With --connect: the MQTT broker that mqtt sources would subscribe to; the embedded one unless set.
+    #[arg(
+        long,
+        env = "CJ_MQTT_URL",
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub mqtt_url: MqttUrl,
 }
 
 /// Checks the files and says what was found.

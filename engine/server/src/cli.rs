@@ -1,11 +1,15 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{check, completions, explain, init, schema, test};
+use crate::actions::Nets;
+use crate::mqtt_url::MqttUrl;
+use crate::remote::Where;
+use crate::{audit, check, completions, deliveries, dlq, explain, init, schema, send, test};
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
@@ -39,9 +43,21 @@ pub enum Command {
     /// Run the tests of pipeline files, with time under their control.
     #[command(long_about = test::ABOUT, after_long_help = test::EXAMPLES)]
     Test(test::Arguments),
+    /// Send events: one, a file, or an event a line on stdin.
+    #[command(long_about = send::ABOUT, after_long_help = send::EXAMPLES)]
+    Send(send::Arguments),
     /// Ask a running pipeline something in SQL.
     #[command(long_about = QUERY, after_long_help = QUERY_EXAMPLES)]
     Query(Query),
+    /// Look at dead letters, put them right, and send them through the door again.
+    #[command(long_about = dlq::ABOUT, after_long_help = dlq::EXAMPLES)]
+    Dlq(dlq::Arguments),
+    /// Say whether every event and every row is accounted for.
+    #[command(long_about = audit::ABOUT, after_long_help = audit::EXAMPLES)]
+    Audit(audit::Arguments),
+    /// Look at what is sent outside, and send it again.
+    #[command(long_about = deliveries::ABOUT, after_long_help = deliveries::EXAMPLES)]
+    Deliveries(deliveries::Arguments),
     /// Make a new project that runs.
     #[command(long_about = init::ABOUT, after_long_help = init::EXAMPLES)]
     Init(init::Arguments),
@@ -82,7 +98,7 @@ pub struct Run {
     /// The folder that everything is kept in; made if it is not there.
     #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
     pub data_dir: PathBuf,
-    /// The address that the services listen on. Other than loopback only with --insecure.
+    /// The address that the services listen on. Other than loopback only with --api-keys-file or --insecure.
     #[arg(long, env = "CJ_HOST", default_value = "127.0.0.1", value_parser = host)]
     pub host: IpAddr,
     /// The port that takes events in; 0 takes any that is free.
@@ -91,6 +107,30 @@ pub struct Run {
     /// The port that answers queries; 0 takes any that is free.
     #[arg(long, env = "CJ_QUERY_PORT", default_value_t = 8081)]
     pub query_port: u16,
+    /// The port that says what became of deliveries; 0 takes any that is free.
+    #[arg(long, env = "CJ_ACTIONS_PORT", default_value_t = 8082)]
+    pub actions_port: u16,
+    /// Networks that webhooks may reach beside public addresses, such as 10.0.0.0/8; loopback unless said, as long as the
+    /// services listen there only.
+    #[arg(long, env = "CJ_ACTIONS_ALLOW_NETS", value_name = "NETS")]
+    pub actions_allow_nets: Option<Nets>,
+    /// The port of the embedded MQTT broker, which runs if the pipeline has an mqtt source; 0 takes any that is free.
+    #[arg(long, env = "CJ_MQTT_PORT", default_value_t = 1883)]
+    pub mqtt_port: u16,
+    /// Who may connect to the embedded MQTT broker: a file as `mosquitto_passwd` writes it; everybody unless set.
+    #[arg(long, env = "CJ_MQTT_PASSWORD_FILE", value_name = "FILE")]
+    pub mqtt_password_file: Option<OsString>,
+    /// The MQTT broker that mqtt sources subscribe to, such as `mqtt://user:password@host:1883` or
+    /// `mqtts://host` (see docs/mqtt-broker.md); the embedded broker unless set.
+    #[arg(
+        long,
+        env = "CJ_MQTT_URL",
+        value_name = "URL",
+        default_value = "",
+        hide_default_value = true,
+        hide_env_values = true
+    )]
+    pub mqtt_url: MqttUrl,
     /// The least severe messages to log: error, warn, info, debug or trace.
     #[arg(long, env = "CJ_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::Level,
@@ -106,6 +146,22 @@ pub struct Run {
     /// Listen beyond loopback although nobody is asked who they are.
     #[arg(long)]
     pub insecure: bool,
+    /// The keys that the services ask for, one a line: a name, the SHA-256 of the key in hex, and its scopes out of ingest,
+    /// query, actions and admin (see docs/http.md). Without it everybody may do everything.
+    #[arg(long, env = "CJ_API_KEYS_FILE", value_name = "FILE")]
+    pub api_keys_file: Option<OsString>,
+}
+
+impl Run {
+    /// The keys' file. Compose files set variables to nothing where there is nothing to set.
+    pub fn keys_file(&self) -> Option<&Path> {
+        self.api_keys_file.as_deref().filter(|file| !file.is_empty()).map(Path::new)
+    }
+
+    /// The file with the passwords of the embedded broker.
+    pub fn passwords_file(&self) -> Option<&Path> {
+        self.mqtt_password_file.as_deref().filter(|file| !file.is_empty()).map(Path::new)
+    }
 }
 
 /// Reads an address to listen on.
@@ -145,12 +201,9 @@ Exit codes: 0 answered, 1 the SQL is wrong, 2 no pipeline answers.";
 pub struct Query {
     /// The SQL: one SELECT.
     pub sql: String,
-    /// Where the query service is; by default it is looked up in the data folder.
-    #[arg(long)]
-    pub url: Option<String>,
-    /// The data folder of the running pipeline.
-    #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
-    pub data_dir: PathBuf,
+    /// Where the pipeline is.
+    #[command(flatten)]
+    pub place: Where,
     /// How many rows at most.
     #[arg(long, default_value_t = 10_000)]
     pub limit: u64,

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use cornjacket_compiler::{Pipeline, load, render};
 use cornjacket_operators::REGISTRY;
 
+use crate::remote::Where;
 use crate::{Failure, INPUT_IS_WRONG};
 
 /// What `explain --help` begins with.
@@ -55,12 +56,9 @@ pub struct Arguments {
     /// Ask a running pipeline how far time has come, and what holds it back.
     #[arg(long)]
     pub watermarks: bool,
-    /// Where the query service is; by default it is looked up in the data folder.
-    #[arg(long, requires = "watermarks")]
-    pub url: Option<String>,
-    /// The data folder of the running pipeline.
-    #[arg(long, env = "CJ_DATA_DIR", default_value = "data")]
-    pub data_dir: PathBuf,
+    /// Where it is.
+    #[command(flatten)]
+    pub place: Where,
 }
 
 /// How to show it.

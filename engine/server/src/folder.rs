@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 const PORTS: &str = "ports.json";
 
 /// The ports of the services that run.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Ports {
     /// Takes events in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -18,6 +18,12 @@ pub struct Ports {
     /// Answers queries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<u16>,
+    /// Delivers webhooks, and says what became of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actions: Option<u16>,
+    /// The embedded MQTT broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<u16>,
 }
 
 /// A data folder that this process holds until it ends.
@@ -112,7 +118,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("made/on/the/way");
         let held = DataFolder::hold(&path).expect("held");
-        held.publish_ports(Ports { ingest: Some(1), query: Some(2) }).expect("written");
+        held.publish_ports(Ports { ingest: Some(1), query: Some(2), ..Ports::default() }).expect("written");
         assert_eq!(ports_of(&path).map(|ports| (ports.ingest, ports.query)), Some((Some(1), Some(2))));
 
         let refused = DataFolder::hold(&path).err().expect("refused").to_string();

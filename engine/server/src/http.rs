@@ -1,5 +1,7 @@
 //! What every service's HTTP server has: limits, health, metrics, errors as JSON, and an orderly end.
 
+mod patience;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +21,9 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::metrics::{Health, Metrics};
+
+use patience::Attended;
+pub use patience::patient;
 
 /// Connections of one service at one time.
 const CONNECTIONS: usize = 10_000;
@@ -109,7 +114,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .half_close(true)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
+            .serve_connection(TokioIo::new(Attended::new(stream)), TowerToHyperService::new(routes.clone()));
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             // How a connection ends is its client's business.

@@ -1,19 +1,28 @@
 //! `cornjacket`: one binary that turns a YAML file with SQL in it into a durable, event-driven CQRS system.
 
+mod actions;
+mod audit;
 mod check;
 mod cli;
 mod client;
 mod completions;
+mod dead_letters;
+mod deliveries;
+mod dlq;
 mod environment;
 mod explain;
 mod folder;
 mod http;
 mod init;
+mod keys;
 mod logging;
 mod metrics;
+mod mqtt_url;
 mod query;
+mod remote;
 mod run;
 mod schema;
+mod send;
 mod test;
 
 use std::process::ExitCode;
@@ -50,7 +59,11 @@ fn main() -> ExitCode {
         cli::Command::Check(arguments) => check::check(&arguments),
         cli::Command::Explain(arguments) => explain::explain(&arguments),
         cli::Command::Test(arguments) => test::test(&arguments),
+        cli::Command::Send(arguments) => send::send(&arguments),
         cli::Command::Query(arguments) => client::query(&arguments),
+        cli::Command::Dlq(arguments) => dlq::dlq(&arguments),
+        cli::Command::Audit(arguments) => audit::command(&arguments),
+        cli::Command::Deliveries(arguments) => deliveries::deliveries(&arguments),
         cli::Command::Init(arguments) => init::init(&arguments),
         cli::Command::Schema(arguments) => schema::schema(&arguments),
         cli::Command::Completions(arguments) => {
@@ -67,6 +80,11 @@ fn main() -> ExitCode {
 }
 
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    // Whoever reads the output has seen enough (`| head`).
+    let gone = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.chain().any(|cause| cause.downcast_ref().is_some_and(gone)) {
+        return ExitCode::SUCCESS;
+    }
     eprintln!("error: {error:#}");
     ExitCode::from(code)
 }

@@ -17,9 +17,11 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use cornjacket_core::catalogue::{Catalogue, EventType};
 use cornjacket_core::log::{Chunk, Columns, Positions, TopicPartition};
+use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::checksum::{checksum, is_sound, open_stream, seal};
 use crate::split::Segment;
 
 /// Where a partition's rows of one event type lie in a block.
@@ -54,6 +56,40 @@ pub(crate) struct TypeIndex {
     pub(crate) start: usize,
     pub(crate) length: usize,
     pub(crate) spans: Vec<Span>,
+    /// Of those bytes; what older versions wrote has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) xxh64: Option<u64>,
+}
+
+impl TypeIndex {
+    /// Its bytes of a block's body, as they were written.
+    fn bytes<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
+        let end = self.start.saturating_add(self.length);
+        let bytes = body.get(self.start..end);
+        let bytes =
+            bytes.ok_or_else(|| Error::Corrupt(format!("it is shorter than its index of {}", self.event_type)))?;
+        if self.xxh64.is_some_and(|sum| sum != checksum(0, bytes)) {
+            return Err(Error::Corrupt(format!("the checksum of its events {} does not hold", self.event_type)));
+        }
+        Ok(bytes)
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.spans.iter().map(|span| span.rows).sum()
+    }
+
+    /// How many of its rows lie before a position.
+    pub(crate) fn rows_before(&self, until: &Positions) -> usize {
+        let topic: Arc<str> = self.topic.as_str().into();
+        let before = |span: &Span| {
+            let end = until.get(&TopicPartition { topic: Arc::clone(&topic), partition: span.partition });
+            match &span.offsets {
+                Some(offsets) => offsets.partition_point(|offset| *offset < end),
+                None => usize::try_from(end - span.first).unwrap_or(0).min(span.rows),
+            }
+        };
+        self.spans.iter().map(before).sum()
+    }
 }
 
 /// What a block's body holds.
@@ -64,7 +100,23 @@ pub(crate) struct Footer {
 
 impl Footer {
     pub(crate) fn rows(&self) -> usize {
-        self.types.iter().flat_map(|index| &index.spans).map(|span| span.rows).sum()
+        self.types.iter().map(TypeIndex::rows).sum()
+    }
+
+    /// As it is stored beside its body: sealed together with the block's number and times.
+    pub(crate) fn to_text(&self, place: (i64, Micros, Micros)) -> String {
+        seal(&serde_json::to_string(self).unwrap_or_default(), seed(place))
+    }
+
+    /// Reads what [`Footer::to_text`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when it is not what was written there.
+    pub(crate) fn from_text(text: &str, place: (i64, Micros, Micros)) -> Result<Self> {
+        if !is_sound(text, seed(place)) {
+            return Err(Error::Corrupt("the checksum of its footer does not hold".into()));
+        }
+        serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("its footer: {error}")))
     }
 
     /// Every (partition, first offset, last offset).
@@ -75,6 +127,10 @@ impl Footer {
             index.spans.iter().map(move |span| (at(span.partition), span.first, span.last))
         })
     }
+}
+
+fn seed((seq, first_at, last_at): (i64, Micros, Micros)) -> u64 {
+    checksum(0, format!("{seq} {first_at} {last_at}").as_bytes())
 }
 
 /// Lays segments out as a block. Segments of one event type and partition are in the order of their offsets.
@@ -96,6 +152,7 @@ pub(crate) fn encode(segments: &[Segment]) -> Result<(Footer, Vec<u8>)> {
             start,
             length: body.len() - start,
             spans: spans(&segments)?,
+            xxh64: Some(checksum(0, &body[start..])),
         });
     }
     Ok((footer, body))
@@ -129,6 +186,7 @@ pub(crate) fn write_stream(rows: &RecordBatch, to: &mut Vec<u8>) -> Result<()> {
 
 /// Reads a stream of one batch; `projection` names columns of the stream's own schema.
 pub(crate) fn read_stream(bytes: &[u8], projection: Option<Vec<usize>>) -> Result<RecordBatch> {
+    let bytes = open_stream(bytes)?;
     let mut reader = StreamReader::try_new(Cursor::new(bytes), projection)?;
     reader.next().ok_or_else(|| Error::Corrupt("an empty stream".into()))?.map_err(Error::from)
 }
@@ -140,16 +198,19 @@ pub(crate) fn decode_type(
     event_type: &EventType,
     columns: Option<&[usize]>,
 ) -> Result<RecordBatch> {
-    let bytes = body.get(index.start..index.start + index.length);
-    let bytes =
-        bytes.ok_or_else(|| Error::Corrupt(format!("a block is shorter than its index of {}", index.event_type)))?;
+    let bytes = index.bytes(body)?;
     let stream = StreamReader::try_new(Cursor::new(bytes), None)?.schema();
     let wanted = |at: usize| columns.is_none_or(|columns| columns.contains(&at));
     let target = event_type.stored_schema();
     let names = |at: &usize| target.index_of(stream.field(*at).name()).is_ok_and(wanted);
     let projection: Vec<usize> = (0..stream.fields().len()).filter(names).collect();
     let read = read_stream(bytes, Some(projection))?;
-    adapt(&read, target, &wanted, index.spans.iter().map(|span| span.rows).sum())
+    // Without columns a batch knows its rows all the same.
+    if read.num_rows() != index.rows() {
+        let (rows, said) = (read.num_rows(), index.rows());
+        return Err(Error::Corrupt(format!("it has {rows} events {} where its footer says {said}", index.event_type)));
+    }
+    adapt(&read, target, &wanted, index.rows())
 }
 
 /// Stored rows under the catalogue of today: optional fields that are new are null, widened numbers are cast, and columns

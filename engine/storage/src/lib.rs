@@ -9,12 +9,16 @@ pub mod sim;
 pub mod sqlite;
 
 mod block;
+mod checksum;
 mod split;
+mod written;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use cornjacket_core::catalogue::Catalogue;
+use cornjacket_core::dead_letter::DeadLetter;
+use cornjacket_core::delivery::Delivery;
 use cornjacket_core::environment::Environment;
 use cornjacket_core::store::Storage;
 use cornjacket_core::{Error, Result};
@@ -22,7 +26,7 @@ use cornjacket_core::{Error, Result};
 pub use key::{key_columns, key_text, parse_key};
 pub use sqlite::{SqliteLog, SqliteStore, read_schema};
 
-/// Opens the embedded storage of a pipeline in a folder, which is made if it is not there.
+/// Opens the embedded storage of a pipeline (its name, and the version of its file) in a folder, which is made if it is not there.
 ///
 /// # Errors
 /// [`Error::Conflict`] when what is stored contradicts the catalogue or was written by a newer version;
@@ -30,7 +34,7 @@ pub use sqlite::{SqliteLog, SqliteStore, read_schema};
 pub fn open_embedded(
     folder: &Path,
     catalogue: Arc<Catalogue>,
-    pipeline: &str,
+    pipeline: (&str, &str),
     environment: &Environment,
 ) -> Result<Storage> {
     std::fs::create_dir_all(folder)
@@ -38,4 +42,20 @@ pub fn open_embedded(
     let log = SqliteLog::open(folder, catalogue, environment.clone())?;
     let store = SqliteStore::open(folder, pipeline)?;
     Ok(Storage { log: Arc::new(log), store: Arc::new(store) })
+}
+
+/// The dead letter of a delivery that is given up.
+fn given_up(delivery: &Delivery) -> DeadLetter {
+    let error = delivery.last_error.as_deref().unwrap_or("the receiver did not take it");
+    let times = if delivery.attempts == 1 { "attempt" } else { "attempts" };
+    DeadLetter {
+        reason: "webhook".into(),
+        source: delivery.sink.clone(),
+        message: format!("given up after {} {times}: {error}", delivery.attempts),
+        event_id: delivery.event_id.clone(),
+        event_time: Some(delivery.row_time),
+        body: delivery.body.clone(),
+        place: Some(delivery.id.clone()),
+        ..DeadLetter::default()
+    }
 }

@@ -12,7 +12,7 @@ use cornjacket_core::component::SinkContext;
 use cornjacket_core::graph::{Outlet, Sink, SinkFactory, SinkOutput};
 use parking_lot::Mutex;
 
-use super::changes::{Changes, Stream};
+use super::changes::{Changes, Stream, as_lines};
 
 /// The rows of every capture, as JSON with `op`, by the name of what is looked at. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +76,7 @@ impl Sink for Factory {
             return Ok(SinkOutput::default());
         }
         let lines = Changes::of(&batches, &self.stream)?.json_lines(true)?;
-        Ok(SinkOutput { write: None, lines })
+        Ok(as_lines(&batches, lines))
     }
 }
 

@@ -9,6 +9,7 @@ use arrow::datatypes::SchemaRef;
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use cornjacket_core::batch::Batch;
+use cornjacket_core::graph::SinkOutput;
 use cornjacket_core::{Error, Result};
 
 use super::rows::EpochRows;
@@ -77,11 +78,7 @@ impl Changes {
 
     /// Each row as a JSON object; nulls are written. The operation comes first where it is wanted.
     pub(super) fn json_lines(&self, with_operation: bool) -> Result<Vec<String>> {
-        let mut bytes = Vec::new();
-        let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
-        writer.write(&self.rows)?;
-        writer.finish()?;
-        let mut lines: Vec<String> = String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect();
+        let mut lines = json_lines(&self.rows)?;
         if with_operation {
             for (line, operation) in lines.iter_mut().zip(&self.operations) {
                 let comma = if line.len() > 2 { "," } else { "" };
@@ -103,6 +100,21 @@ impl Changes {
         };
         self.operations.iter().enumerate().map(line).collect()
     }
+}
+
+/// Each row as a JSON object; nulls are written.
+pub(super) fn json_lines(rows: &RecordBatch) -> Result<Vec<String>> {
+    let mut bytes = Vec::new();
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
+    writer.write(rows)?;
+    writer.finish()?;
+    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect())
+}
+
+/// What a sink gives that writes its changes as lines. Rows that cancel out, and those that an update replaces, have none.
+pub(super) fn as_lines(batches: &[Batch], lines: Vec<String>) -> SinkOutput {
+    let taken: usize = batches.iter().map(Batch::num_rows).sum();
+    SinkOutput { superseded: taken.saturating_sub(lines.len()) as u64, lines, ..SinkOutput::default() }
 }
 
 fn keys_of(rows: &RecordBatch, key: &[usize]) -> Result<Vec<OwnedRow>> {

@@ -17,7 +17,7 @@ use cornjacket_core::{Error, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::changes::{Changes, OPERATION, Stream};
+use super::changes::{Changes, OPERATION, Stream, as_lines};
 
 /// Its entry in the registry.
 pub const SPEC: SinkSpec = SinkSpec {
@@ -187,7 +187,7 @@ impl Sink for Lines {
             Format::Ndjson => changes.json_lines(true)?,
             Format::Csv => changes.csv_lines()?,
         };
-        Ok(SinkOutput { write: None, lines })
+        Ok(as_lines(&batches, lines))
     }
 }
 

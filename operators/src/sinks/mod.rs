@@ -3,6 +3,7 @@
 pub mod file;
 pub mod projection;
 pub mod stdout;
+pub mod webhook;
 
 pub mod capture;
 mod changes;

@@ -14,6 +14,8 @@ use cornjacket_core::catalogue::ENVELOPE;
 use cornjacket_core::component::{Description, Fault, SinkContext, SinkSpec, parse_settings};
 use cornjacket_core::graph::{Sink, SinkFactory, SinkOutput};
 use cornjacket_core::projection::{ProjectionSpec, ProjectionWrite, WriteMode};
+use cornjacket_core::setting::Span;
+use cornjacket_core::time::{Micros, SECOND};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -48,7 +50,14 @@ pub struct Settings {
     #[serde(default)]
     #[schemars(example = &"window_start")]
     pub time: Option<String>,
+    /// For how long rows are kept, by the time column, or else by the row's time; for ever unless set.
+    #[serde(default)]
+    #[schemars(example = &"30d")]
+    pub retain: Option<Span>,
 }
+
+/// For less than this nobody could look at a row.
+const LEAST_RETAINED: Micros = 60 * SECOND;
 
 fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Arc<dyn SinkFactory>, Vec<Fault>> {
     let Some(settings) = settings.downcast_ref::<Settings>() else {
@@ -57,6 +66,10 @@ fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Ar
     let mut faults = key_faults(settings, context);
     if let Some(time) = &settings.time {
         faults.extend(time_fault(time, context));
+    }
+    if let Some(retain) = settings.retain.filter(|retain| retain.0 < LEAST_RETAINED) {
+        let message = format!("rows cannot be kept for only {retain}");
+        faults.push(Fault::new("retain", message).with_hint("write a span of at least 1m, such as 30d"));
     }
     let columns = columns(settings, context);
     faults.extend(columns.iter().filter_map(|at| reserved_fault(context.schema.field(*at).name())));
@@ -71,7 +84,8 @@ fn build(settings: &(dyn Any + Send + Sync), context: &SinkContext) -> Result<Ar
         time: settings.time.as_ref().and_then(position),
         schema,
     };
-    Ok(Arc::new(Factory { spec: Arc::new(spec), columns, updating: context.updating }))
+    let retain = settings.retain.map(|retain| retain.0);
+    Ok(Arc::new(Factory { spec: Arc::new(spec), columns, updating: context.updating, retain }))
 }
 
 /// Every row of a projection has these beside its columns.
@@ -141,6 +155,7 @@ struct Factory {
     spec: Arc<ProjectionSpec>,
     columns: Vec<usize>,
     updating: bool,
+    retain: Option<Micros>,
 }
 
 impl SinkFactory for Factory {
@@ -152,6 +167,10 @@ impl SinkFactory for Factory {
         Some(Arc::clone(&self.spec))
     }
 
+    fn retain(&self) -> Option<Micros> {
+        self.retain
+    }
+
     fn reads(&self) -> Option<Vec<usize>> {
         Some(self.columns.clone())
     }
@@ -161,7 +180,7 @@ impl SinkFactory for Factory {
     }
 
     fn create(&self) -> Result<Box<dyn Sink>> {
-        let Self { spec, columns, updating } = self;
+        let Self { spec, columns, updating, .. } = self;
         Ok(Box::new(ProjectionSink { spec: Arc::clone(spec), columns: columns.clone(), updating: *updating }))
     }
 
@@ -194,6 +213,7 @@ impl Sink for ProjectionSink {
         if batches.is_empty() {
             return Ok(SinkOutput::default());
         }
+        let taken: usize = batches.iter().map(Batch::num_rows).sum();
         let rows = EpochRows::concat(&batches, &self.columns, &self.spec.schema)?;
         let (rows, mode) = if self.updating {
             (rows.consolidated()?, WriteMode::Changelog)
@@ -203,8 +223,9 @@ impl Sink for ProjectionSink {
         let EpochRows { rows, time, order, event_id, weight } = rows;
         let projection = Arc::clone(&self.spec);
         Ok(SinkOutput {
+            superseded: (taken - rows.num_rows()) as u64,
             write: Some(ProjectionWrite { projection, mode, rows, time, order, event_id, weight }),
-            lines: Vec::new(),
+            ..SinkOutput::default()
         })
     }
 }

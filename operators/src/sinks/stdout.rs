@@ -13,7 +13,7 @@ use cornjacket_core::graph::{Sink, SinkFactory, SinkOutput};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::changes::{Changes, Stream};
+use super::changes::{Changes, Stream, as_lines};
 
 /// Its entry in the registry.
 pub const SPEC: SinkSpec = SinkSpec {
@@ -81,6 +81,6 @@ impl Sink for Printer {
             return Ok(SinkOutput::default());
         }
         let lines = Changes::of(&batches, &self.0.stream)?.json_lines(self.0.stream.updating)?;
-        Ok(SinkOutput { write: None, lines })
+        Ok(as_lines(&batches, lines))
     }
 }

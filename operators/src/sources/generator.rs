@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use cornjacket_core::catalogue::{EventType, Field, FieldType};
 use cornjacket_core::component::{BuiltSource, Description, Fault, SourceContext, SourceSpec, parse_settings};
-use cornjacket_core::door::{Bundle, EnvelopeTemplate, Message};
+use cornjacket_core::door::{Bundle, EnvelopeTemplate, Message, Rejects};
 use cornjacket_core::environment::{Clock, Environment};
 use cornjacket_core::setting::Span;
 use cornjacket_core::source::{Progress, Pull, Reader, ReaderFactory, Unit};
@@ -369,8 +369,12 @@ impl Making {
             origin: Arc::clone(&self.source),
             bytes,
             messages,
+            known: Vec::new(),
             envelope: None,
-            position: self.next.to_string(),
+            position: Some(self.next.to_string()),
+            receipts: Vec::new(),
+            rejects: Rejects::DeadLetters,
+            chain: None,
         }
     }
 }

@@ -3,5 +3,6 @@
 pub mod file;
 pub mod generator;
 pub mod http;
+pub mod mqtt;
 
 mod messages;

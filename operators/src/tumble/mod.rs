@@ -163,6 +163,7 @@ impl Operator for Tumble {
             let all = rows.len() == batch.num_rows();
             let selected = if all { batch.rows.clone() } else { batch.take(&UInt32Array::from(rows))?.rows };
             self.pane(start)?.update(&selected)?;
+            output.absorbed += selected.num_rows() as u64;
         }
         if !late.is_empty() {
             output.late.push(batch.take(&UInt32Array::from(late))?);

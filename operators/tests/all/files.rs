@@ -65,7 +65,7 @@ fn read(source: &dyn ReaderFactory, from: Option<&str>, bundles: usize) -> (Vec<
                     let text = String::from_utf8_lossy(&bundle.bytes[message.bytes.clone()]);
                     messages.push(format!("{}:{} {:?} {text}", bundle.origin, message.number, message.fault));
                 }
-                position = Some(bundle.position.clone());
+                position.clone_from(&bundle.position);
             }
             Pull::Wait(_) => {}
             Pull::End => return (messages, position, true),

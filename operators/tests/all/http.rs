@@ -5,50 +5,148 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cornjacket_core::catalogue::{Catalogue, EventType, Field, FieldType, UnknownFields, WatermarkPolicy};
+use arrow::array::AsArray;
+use cornjacket_core::catalogue::{Catalogue, EventType, Field, FieldType, UnknownFields, WatermarkPolicy, stored};
 use cornjacket_core::codec::{Context, Decoder, Limits};
-use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
-use cornjacket_operators::sources::http::{Patience, Settings, routes_with};
+use cornjacket_core::door::{
+    Answer, Bundle, BundleAnswer, ClientId, Door, Refusal, Rejection, RejectionKind, Submission, Taken,
+};
+use cornjacket_core::id::EventId;
+use cornjacket_operators::sources::http::{Caller, Patience, Rate, Settings, routes_with};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use parking_lot::Mutex;
 use serde_json::Value;
 
-const GOOD: &str = r#"{"event_type":"sensor.reading","aggregate_id":"d1","payload":{"value":1}}"#;
+pub const GOOD: &str = r#"{"event_type":"sensor.reading","aggregate_id":"d1","payload":{"value":1}}"#;
 
-/// Checks events as the real door does and answers at once; some aggregates stand for states of the log.
-struct CheckingDoor(Catalogue);
+/// Checks events as the real door does, keeps them and answers at once; some aggregates stand for states of the log.
+pub struct CheckingDoor {
+    catalogue: Catalogue,
+    pub stored: Mutex<Vec<Kept>>,
+}
+
+/// An event that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    pub id: String,
+    pub aggregate: String,
+    pub metadata: Value,
+    pub payload: Value,
+}
+
+impl CheckingDoor {
+    pub fn new() -> Arc<Self> {
+        let fields = vec![Field::new("value", FieldType::Double)];
+        let policy = WatermarkPolicy::default();
+        let reading = EventType::new("sensor.reading", "sensor-events", fields, UnknownFields::Keep, policy);
+        let any = EventType::new("com.example.someevent", "system-events", vec![], UnknownFields::Keep, policy);
+        Arc::new(Self { catalogue: Catalogue::new([reading, any], [].into()), stored: Mutex::default() })
+    }
+
+    pub fn aggregates(&self) -> Vec<String> {
+        self.stored.lock().iter().map(|kept| kept.aggregate.clone()).collect()
+    }
+
+    /// Keeps what was decoded; how many were there already.
+    fn keep(&self, decoder: &mut Decoder) -> u64 {
+        let mut rows = Vec::new();
+        for events in decoder.finish().expect("columns") {
+            for row in 0..events.rows.num_rows() {
+                let text = |column: usize| events.rows.column(column).as_string::<i32>().value(row);
+                let id = events.rows.column(stored::EVENT_ID).as_fixed_size_binary().value(row);
+                let kept = Kept {
+                    id: EventId(id.try_into().expect("16 bytes")).to_string(),
+                    aggregate: text(stored::AGGREGATE_ID).into(),
+                    metadata: serde_json::from_str(text(stored::METADATA)).expect("JSON"),
+                    payload: serde_json::from_str(text(stored::PAYLOAD)).expect("JSON"),
+                };
+                rows.push((events.sequence.value(row), kept));
+            }
+        }
+        rows.sort_by_key(|(sequence, _)| *sequence);
+        let mut stored = self.stored.lock();
+        let before = stored.len();
+        let count = rows.len();
+        for (_, kept) in rows {
+            // Ids that the door makes are all the same here.
+            if kept.id.as_bytes()[14] == b'7' || !stored.iter().any(|other| other.id == kept.id) {
+                stored.push(kept);
+            }
+        }
+        (count - (stored.len() - before)) as u64
+    }
+
+    fn state(text: &str) -> Result<(), Refusal> {
+        match text {
+            _ if text.contains("\"busy\"") => Err(Refusal::Busy),
+            _ if text.contains("\"disk-full\"") => Err(Refusal::Unavailable("no space left".into())),
+            _ if text.contains("\"closing\"") => Err(Refusal::Closing),
+            _ => Ok(()),
+        }
+    }
+
+    fn take(&self, bundle: &Bundle) -> Result<Taken, Refusal> {
+        Self::state(&String::from_utf8_lossy(&bundle.bytes))?;
+        let (mut decoder, mut rejections) = (Decoder::new(&self.catalogue, Limits::default()), Vec::new());
+        for (index, message) in bundle.messages.iter().enumerate() {
+            let known = bundle.known.get(index).and_then(|known| known.client_id.as_ref());
+            let unreadable = |fault: &String| {
+                let kind = RejectionKind::Malformed;
+                Rejection { kind, code: "unreadable", message: fault.clone(), details: Vec::new() }
+            };
+            let body = &bundle.bytes[message.bytes.clone()];
+            let decoded = if let Some(fault) = &message.fault {
+                Err(unreadable(fault))
+            } else {
+                decoder.decode(body, &context(known, &bundle.source)).map(drop)
+            };
+            rejections.extend(decoded.err().map(|rejection| (index, rejection)));
+        }
+        let taken = decoder.rows() as u64;
+        let repeated = self.keep(&mut decoder);
+        Ok(Taken { stored: taken - repeated, repeated, rejected: rejections.len() as u64, rejections })
+    }
+}
+
+fn context<'a>(client_id: Option<&'a ClientId>, source: &'a str) -> Context<'a> {
+    Context { ingested_at: 1_767_225_600_000_000, random: [1; 10], client_id, source, metadata: &[] }
+}
 
 impl Door for CheckingDoor {
     fn submit(&self, submission: Submission<Vec<u8>>) -> Answer {
-        let context = Context {
-            ingested_at: 1_767_225_600_000_000,
-            random: [1; 10],
-            client_id: submission.client_id.as_ref(),
-            source: &submission.source,
-        };
-        let text = String::from_utf8_lossy(&submission.body);
-        let answer = match Decoder::new(&self.0, Limits::default()).decode(&submission.body, &context) {
-            Err(rejection) => Err(Refusal::Rejected(rejection)),
-            Ok(_) if text.contains("busy") => Err(Refusal::Busy),
-            Ok(_) if text.contains("disk-full") => Err(Refusal::Unavailable("no space left".into())),
-            Ok(_) if text.contains("closing") => Err(Refusal::Closing),
-            Ok(accepted) => Ok(accepted.id),
-        };
+        let mut decoder = Decoder::new(&self.catalogue, Limits::default());
+        let context = context(submission.client_id.as_ref(), &submission.source);
+        let decoded = decoder.decode_as(&submission.form, &submission.body, &context).map(|accepted| accepted.id);
+        let answer = decoded.map_err(Refusal::Rejected).and_then(|id| {
+            Self::state(&String::from_utf8_lossy(&submission.body))?;
+            self.keep(&mut decoder);
+            Ok(id)
+        });
         Box::pin(std::future::ready(answer))
     }
 
-    fn submit_bundle(&self, _: Arc<Bundle>) -> BundleAnswer {
-        unreachable!("clients of this source hand in one event at a time")
+    fn submit_bundle(&self, bundle: Arc<Bundle>) -> BundleAnswer {
+        let chain = bundle.chain.clone().expect("bundles of a request are a chain");
+        let answer = if chain.is_cut() { Err(Refusal::Unavailable("cut".into())) } else { self.take(&bundle) };
+        if answer.is_err() && answer != Err(Refusal::Busy) {
+            chain.cut();
+        }
+        Box::pin(std::future::ready(answer))
     }
 }
 
 /// Serves the source on a port of its own, for as long as the test runs.
-fn serve(patience: Patience) -> SocketAddr {
-    let fields = vec![Field::new("value", FieldType::Double)];
-    let policy = WatermarkPolicy::default();
-    let reading = EventType::new("sensor.reading", "sensor-events", fields, UnknownFields::Keep, policy);
-    let door = Arc::new(CheckingDoor(Catalogue::new([reading], [].into())));
-    let routes = routes_with(door, &Settings::default(), "api", patience);
+pub fn serve(patience: Patience) -> SocketAddr {
+    serve_door(CheckingDoor::new(), patience, None)
+}
+
+/// As [`serve`], with a door of the test's own and what authentication found out.
+pub fn serve_door(door: Arc<dyn Door>, patience: Patience, caller: Option<Caller>) -> SocketAddr {
+    let mut routes = routes_with(door, &Settings::default(), "api", patience);
+    if let Some(caller) = caller {
+        routes = routes.layer(axum::Extension(caller));
+    }
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.set_nonblocking(true).expect("a socket");
     let address = listener.local_addr().expect("an address");
@@ -69,34 +167,34 @@ fn serve(patience: Patience) -> SocketAddr {
 }
 
 /// An answer: its status, its head in lower case, and its JSON.
-struct Reply {
-    status: u16,
-    head: String,
-    json: Value,
+pub struct Reply {
+    pub status: u16,
+    pub head: String,
+    pub json: Value,
 }
 
 impl Reply {
-    fn code(&self) -> &str {
+    pub fn code(&self) -> &str {
         self.json["code"].as_str().unwrap_or_default()
     }
 }
 
-struct Client(TcpStream);
+pub struct Client(pub TcpStream);
 
 impl Client {
-    fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("a connection");
         stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
         Self(stream)
     }
 
     /// Sends as much as the server takes: it may hang up in the middle.
-    fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         let _ = self.0.write_all(bytes);
     }
 
     /// Reads one answer, by its content length.
-    fn reply(&mut self) -> Reply {
+    pub fn reply(&mut self) -> Reply {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -114,29 +212,33 @@ impl Client {
     }
 
     /// Whether an answer has begun to arrive.
-    fn has_reply(&self) -> bool {
+    pub fn has_reply(&self) -> bool {
         self.0.set_nonblocking(true).expect("a socket");
         let is_there = matches!(self.0.peek(&mut [0]), Ok(1..));
         self.0.set_nonblocking(false).expect("a socket");
         is_there
     }
 
-    fn is_closed(&mut self) -> bool {
+    pub fn is_closed(&mut self) -> bool {
         // A hang-up with unread input comes as a reset.
         !matches!(self.0.read(&mut [0]), Ok(1..))
     }
 }
 
 fn request(headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("POST /api/v1/events HTTP/1.1\r\nhost: x\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    request_to("/api/v1/events", headers, body)
+}
+
+pub fn request_to(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {}\r\n\r\n", body.len());
     [head.as_bytes(), body].concat()
 }
 
-fn post(address: SocketAddr, headers: &str, body: &[u8]) -> Reply {
+pub fn post(address: SocketAddr, headers: &str, body: &[u8]) -> Reply {
     raw(address, &request(headers, body))
 }
 
-fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
+pub fn raw(address: SocketAddr, bytes: &[u8]) -> Reply {
     let mut client = Client::new(address);
     client.send(bytes);
     client.reply()
@@ -225,6 +327,8 @@ fn wrong_paths_methods_and_types() {
     let types = [
         "content-type: text/plain\r\n",
         "content-type: application/x-www-form-urlencoded\r\n",
+        "content-type: application/x-ndjson\r\n",
+        "content-type: application/cloudevents-batch+json\r\n",
         "content-type: application/json; charset=latin1\r\n",
         "content-encoding: gzip\r\n",
     ];
@@ -232,6 +336,23 @@ fn wrong_paths_methods_and_types() {
         let reply = post(address, header, GOOD.as_bytes());
         assert_eq!((reply.status, reply.code()), (415, "unsupported_media_type"), "{header}");
     }
+}
+
+#[test]
+fn a_caller_has_its_rate_and_its_own_keys() {
+    let caller = |name: &str, rate: &str| {
+        let rate = Some(Arc::new(Rate::parse(rate).expect("a rate")));
+        serve_door(CheckingDoor::new(), Patience::default(), Some(Caller { name: name.into(), rate }))
+    };
+    let (a, b) = (caller("a", "2/h"), caller("b", "2/h"));
+    let key = "idempotency-key: order-7\r\n";
+    let id = |address| post(address, key, GOOD.as_bytes()).json["event_id"].clone();
+    assert_ne!(id(a), id(b), "keys are the caller's own");
+    assert_eq!(post(a, "", GOOD.as_bytes()).status, 202);
+    let over = post(a, "", GOOD.as_bytes());
+    assert_eq!((over.status, over.code()), (429, "rate_limited"));
+    let wait = over.head.lines().find_map(|line| line.strip_prefix("retry-after: ")?.parse::<u32>().ok());
+    assert!(wait.is_some_and(|seconds| (1_790..=1_800).contains(&seconds)), "{}", over.head);
 }
 
 #[test]

@@ -2,3 +2,7 @@
 
 mod files;
 mod http;
+mod http_batch;
+mod http_cloud_events;
+mod http_hostile;
+mod mqtt;

@@ -11,7 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
-use cornjacket_core::log::{Columns, EventLog, Events, Positions};
+use cornjacket_core::log::{Columns, EventLog, Events, Notes, Positions};
 use cornjacket_runtime::{Engine, EngineOptions};
 use cornjacket_storage::SqliteLog;
 use cornjacket_storage::sim::Disk;
@@ -74,7 +74,7 @@ fn compare(query: &Query, rows: usize, keys: usize, (bar, runs): (f64, usize)) -
         || {
             let storage = Disk::new().open_sound(&compiled.catalogue)?;
             for events in &given {
-                storage.log.append(std::slice::from_ref(events), &[])?;
+                storage.log.append(std::slice::from_ref(events), &Notes::default())?;
             }
             counting.0.store(0, Ordering::Relaxed);
             let options = EngineOptions { workers: 1, ..EngineOptions::default() };
@@ -118,7 +118,7 @@ pub fn log_scan(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     let folder = tempfile::tempdir()?;
     let log = SqliteLog::open(folder.path(), Arc::clone(&compiled.catalogue), environment())?;
     for events in &given {
-        log.append(std::slice::from_ref(events), &[])?;
+        log.append(std::slice::from_ref(events), &Notes::default())?;
     }
     while log.compact_once()? > 0 {}
     drop(log);

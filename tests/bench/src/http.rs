@@ -139,6 +139,7 @@ impl Ours {
         let data = folder.path().join("data");
         let mut command = Command::new(&binary);
         command.arg("run").arg(&file).arg("--data-dir").arg(&data).args(["--ingestion-port", "0", "--query-port", "0"]);
+        command.env("CJ_ACTIONS_PORT", "0").env("CJ_MQTT_PORT", "0");
         command.args(["--log-level", "error"]).stdout(Stdio::null());
         let child = command.spawn().with_context(|| {
             format!(
@@ -204,7 +205,13 @@ struct Answering(std::sync::Mutex<Decoder>);
 
 impl Door for Answering {
     fn submit(&self, submission: Submission<Vec<u8>>) -> Answer {
-        let context = Context { ingested_at: crate::world::START, random: [1; 10], client_id: None, source: "api" };
+        let context = Context {
+            ingested_at: crate::world::START,
+            random: [1; 10],
+            client_id: None,
+            source: "api",
+            metadata: &[],
+        };
         let Ok(mut decoder) = self.0.lock() else { return Box::pin(std::future::ready(Err(Refusal::Closing))) };
         let answer = match decoder.decode(&submission.body, &context) {
             Ok(accepted) => Ok(accepted.id),

@@ -164,7 +164,7 @@ pub struct ClockExplanation {
 pub fn explain(pipeline: &Pipeline) -> Explanation {
     let source = |entry: &crate::SourceEntry| {
         let (does, bounded) = match &entry.built {
-            BuiltSource::Served => (entry.spec.description.summary.to_string(), false),
+            BuiltSource::Served { .. } => (entry.spec.description.summary.to_string(), false),
             BuiltSource::Read(reader) => (reader.describe(), reader.is_bounded()),
         };
         SourceExplanation { name: entry.name.clone(), kind: entry.spec.description.kind.into(), does, bounded }

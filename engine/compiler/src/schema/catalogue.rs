@@ -168,7 +168,11 @@ pub(super) fn topics() -> Shape {
     let partitions = "How many partitions the topic has. It is set when the topic is first used. Events of one aggregate \
                       are in one partition, in order.";
     let partitions = Shape::integer(partitions).with("minimum", 1).with("maximum", 1024).default(4).example(8);
-    let topic = Shape::object("A topic: where events of one or several types are kept.", [("partitions", partitions)]);
+    let retain = "For how long events are kept, at the least: what is older is deleted once no snapshot needs it. They are \
+                  kept for ever unless this is set. What was computed from them stays.";
+    let retain = Shape::span(retain).example("7d");
+    let settings = [("partitions", partitions), ("retain", retain)];
+    let topic = Shape::object("A topic: where events of one or several types are kept.", settings);
     Shape::map(
         "Settings of topics; a topic that is not here has the defaults.",
         (TOPIC, TOPIC_MESSAGE),

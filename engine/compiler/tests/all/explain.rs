@@ -3,17 +3,16 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use cornjacket_compiler::{Explanation, explain, render};
+use cornjacket_compiler::{Explanation, Outcome, explain, render};
 use serde_json::Value;
 
-use super::{load_file, repository};
+use super::{load_example, load_file, repository};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/explain")
 }
 
-fn explanation(path: &Path) -> Explanation {
-    let outcome = load_file(path);
+fn explanation(outcome: Outcome) -> Explanation {
     let shown = render(&outcome.diagnostics, false);
     explain(&outcome.pipeline.unwrap_or_else(|| panic!("{shown}")))
 }
@@ -21,9 +20,9 @@ fn explanation(path: &Path) -> Explanation {
 fn cases() -> Vec<(&'static str, Explanation)> {
     let path = |name: &str| folder().join(format!("{name}.yaml"));
     vec![
-        ("iot", explanation(&repository("pipelines/iot.yaml"))),
-        ("moves", explanation(&path("moves"))),
-        ("marks", explanation(&path("marks"))),
+        ("iot", explanation(load_example())),
+        ("moves", explanation(load_file(&path("moves")))),
+        ("marks", explanation(load_file(&path("marks")))),
     ]
 }
 

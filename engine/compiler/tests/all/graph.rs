@@ -3,7 +3,7 @@
 use cornjacket_compiler::{Pipeline, render};
 use cornjacket_core::graph::{Exchange, Graph, Node, NodeKind};
 
-use super::{load_file, load_text, repository};
+use super::{load_example, load_text};
 
 fn compiled(text: &str) -> Pipeline {
     let outcome = load_text(text);
@@ -49,10 +49,10 @@ sources: { api: { http: {} } }
 
 #[test]
 fn the_example_compiles_without_a_word() {
-    let outcome = load_file(&repository("pipelines/iot.yaml"));
+    let outcome = load_example();
     assert_eq!(render(&outcome.diagnostics, false), "");
     let pipeline = outcome.pipeline.unwrap();
-    assert_eq!(pipeline.sources.len(), 1);
+    assert_eq!(pipeline.sources.len(), 2);
     assert_eq!(
         table(&pipeline.graph),
         "sensor.reading | source | 4 | \n\

@@ -43,7 +43,7 @@ const SOURCE: SourceSpec = SourceSpec {
         schema: || schemars::schema_for!(Nothing),
     },
     parse: parse_settings::<Nothing>,
-    build: |_, _| Ok(BuiltSource::Served),
+    build: |_, _| Ok(BuiltSource::Served { envelope: None }),
 };
 
 const REGISTRY: Registry = Registry {
@@ -54,6 +54,11 @@ const REGISTRY: Registry = Registry {
 
 fn load_file(path: &Path) -> Outcome {
     load(path, &environment, &REGISTRY)
+}
+
+/// Loads the example, with the components that there are.
+fn load_example() -> Outcome {
+    load(&repository("pipelines/iot.yaml"), &environment, &cornjacket_operators::REGISTRY)
 }
 
 /// Loads a pipeline from a text, as if it were a file among the golden ones.

@@ -149,7 +149,7 @@ const WRONG: [(&str, &str, &str); 29] = [
     ("delay: 5s", "delay: 5", "/events/sensor.reading/watermark/delay"),
     ("per: partition", "per: aggregate", "/events/sensor.reading/watermark/per"),
     ("{ partitions: \"${CJ_PARTITIONS:-4}\" }", "{ partitions: 0 }", "/topics/sensor-events/partitions"),
-    ("{ partitions: \"${CJ_PARTITIONS:-4}\" }", "{ retain: 7d }", "/topics/sensor-events"),
+    ("{ partitions: \"${CJ_PARTITIONS:-4}\" }", "{ keep: 7d }", "/topics/sensor-events"),
     ("api: { http:", "api: { htp:", "/sources/api"),
     ("api: { http:", "api: { type: http, http:", "/sources/api"),
     ("other: { http: }", "other: http", "/sources/other"),

@@ -25,11 +25,16 @@ pub(super) struct Envelope<'de> {
     pub event_id: Option<EventId>,
     pub metadata: Option<metadata::Sent<'de>>,
     pub trace_id: Option<Cow<'de, str>>,
+    /// Whether it is a `CloudEvent` instead; nothing else is read of it then.
+    pub is_cloud_event: bool,
 }
 
 /// The fields, those that must be there first.
 const FIELDS: [&str; 7] = ["event_type", "aggregate_id", "payload", "event_time", "event_id", "metadata", "trace_id"];
 const REQUIRED: usize = 3;
+
+/// The member that tells a `CloudEvent`, which has no `event_type`.
+const SPECVERSION: &str = "specversion";
 
 /// The greatest length of an aggregate id, in bytes.
 const MAX_AGGREGATE_ID: usize = 1024;
@@ -39,7 +44,11 @@ pub(super) fn read<'de>(text: &'de str, faults: &mut Faults) -> Result<Envelope<
     let mut envelope = Envelope::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let read = deserializer.deserialize_any(Reader { envelope: &mut envelope, faults });
-    read.and_then(|()| deserializer.end()).map_err(|error| not_json(text, &error))?;
+    let read = read.and_then(|()| deserializer.end());
+    if envelope.is_cloud_event {
+        return Ok(envelope);
+    }
+    read.map_err(|error| not_json(text, &error))?;
     Ok(envelope)
 }
 
@@ -112,8 +121,16 @@ impl<'de> Visitor<'de> for Reader<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
         let mut seen = [false; FIELDS.len()];
-        while let Some(index) = map.next_key_seed(FieldName { faults: self.faults })? {
-            let Some((name, seen)) = index.and_then(|index| FIELDS.get(index).zip(seen.get_mut(index))) else {
+        while let Some(key) = map.next_key_seed(FieldName { faults: self.faults, is_envelope: seen[0] })? {
+            let Key::Field(index) = key else {
+                if matches!(key, Key::SpecVersion) {
+                    self.envelope.is_cloud_event = true;
+                    return Err(A::Error::custom("a CloudEvent"));
+                }
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let Some((name, seen)) = FIELDS.get(index).zip(seen.get_mut(index)) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
@@ -176,32 +193,47 @@ fn no_envelope(faults: &mut Faults, found: &Found<'_>) {
     );
 }
 
-/// Reads a key of the envelope: the number of the field, or `None` with a fault.
+/// A key of the envelope.
+enum Key {
+    /// The number of the field.
+    Field(usize),
+    /// The object is no envelope, but a `CloudEvent`.
+    SpecVersion,
+    /// Another, with a fault.
+    Unknown,
+}
+
+/// Reads a key of the envelope.
 struct FieldName<'a> {
     faults: &'a mut Faults,
+    /// Whether it is an envelope for sure.
+    is_envelope: bool,
 }
 
 impl<'de> DeserializeSeed<'de> for FieldName<'_> {
-    type Value = Option<usize>;
+    type Value = Key;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for FieldName<'_> {
-    type Value = Option<usize>;
+    type Value = Key;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the name of a field")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Option<usize>, E> {
-        let index = FIELDS.iter().position(|field| *field == name);
-        if index.is_none() {
-            self.faults.unknown(Rule::ENVELOPE, clip(name), name, FIELDS.into_iter());
+    fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
+        if let Some(index) = FIELDS.iter().position(|field| *field == name) {
+            return Ok(Key::Field(index));
         }
-        Ok(index)
+        if name == SPECVERSION && !self.is_envelope {
+            return Ok(Key::SpecVersion);
+        }
+        self.faults.unknown(Rule::ENVELOPE, clip(name), name, FIELDS.into_iter());
+        Ok(Key::Unknown)
     }
 }
 

@@ -69,6 +69,8 @@ pub(super) struct Rule {
 
 impl Rule {
     pub const ENVELOPE: Self = Self { kind: RejectionKind::Malformed, code: "invalid_envelope" };
+    pub const CLOUD_EVENT: Self = Self { kind: RejectionKind::Malformed, code: "invalid_cloudevent" };
+    pub const DATA_TYPE: Self = Self { kind: RejectionKind::Invalid, code: "unsupported_datacontenttype" };
     pub const EVENT_TYPE: Self = Self { kind: RejectionKind::Invalid, code: "unknown_event_type" };
     pub const PAYLOAD: Self = Self { kind: RejectionKind::Invalid, code: "invalid_payload" };
     pub const EVENT_TIME: Self = Self { kind: RejectionKind::Invalid, code: "invalid_event_time" };

@@ -1,6 +1,7 @@
 //! The metadata column: the client's object with what the door knows beside it.
 //!
-//! Keys of the client stay as it sent them; `source`, `trace_id` and `idempotency_key` are added where it set none.
+//! Keys of the client stay as it sent them; `source`, `trace_id`, `idempotency_key` and what the source knows of the message
+//! (`topic`) are added where it set none.
 
 use std::io::Write;
 
@@ -22,6 +23,11 @@ pub(super) struct Sent<'de> {
 }
 
 impl<'de> Sent<'de> {
+    /// Members that are none of the names that the door adds, as they stand between the braces of valid JSON.
+    pub fn of(members: &'de str) -> Self {
+        Self { members, ..Self::default() }
+    }
+
     /// Takes the object; `None` for null, or with a fault for anything else.
     pub fn read(raw: &'de RawValue, faults: &mut Faults) -> Option<Self> {
         let text = raw.get();
@@ -41,6 +47,17 @@ impl<'de> Sent<'de> {
             faults.add(Rule::ENVELOPE, "metadata", format!("must have numbers of 64 bits, but has {}", clip(number)));
         }
         Some(sent)
+    }
+}
+
+impl Sent<'_> {
+    /// Whether the client set this name.
+    fn has(&self, name: &str) -> bool {
+        if self.members.is_empty() {
+            return false;
+        }
+        let members = format!("{{{}}}", self.members);
+        serde_json::from_str(&members).is_ok_and(|members: serde_json::Value| members.get(name).is_some())
     }
 }
 
@@ -83,7 +100,9 @@ pub(super) fn write(
         ("trace_id", trace_id.filter(|_| !sent.has_trace_id)),
         ("idempotency_key", key.filter(|_| !sent.has_idempotency_key)),
     ];
-    for (name, value) in members {
+    let known = context.metadata.iter().filter(|(name, _)| !sent.has(name));
+    let known = known.map(|(name, value)| (*name, Some(value.as_str())));
+    for (name, value) in members.into_iter().chain(known) {
         if let Some(value) = value {
             separate(bytes, start);
             // Writing into memory does not fail.

@@ -9,6 +9,8 @@
 //! - The columns hold exactly the values of the payload, and the payload itself is kept as it was sent.
 //! - No input makes it panic, overflow the stack or take time beyond a small multiple of the input's length.
 
+mod base64;
+mod cloud_event;
 mod column;
 mod envelope;
 mod fault;
@@ -25,12 +27,13 @@ mod value;
 use std::sync::Arc;
 
 use crate::catalogue::{Catalogue, EventType};
-use crate::door::{ClientId, EnvelopeTemplate, Rejection, RejectionKind};
+use crate::door::{ClientId, EnvelopeTemplate, Form, Rejection, RejectionKind};
 use crate::error::Result;
 use crate::id::EventId;
 use crate::log::Events;
 use crate::time::{Micros, format_rfc3339};
 
+use cloud_event::CloudEvent;
 use envelope::Envelope;
 use fault::{Faults, Rule, did_you_mean, quoted};
 use table::{Row, Table};
@@ -70,6 +73,8 @@ pub struct Context<'a> {
     pub client_id: Option<&'a ClientId>,
     /// The source's name; empty if there is none.
     pub source: &'a str,
+    /// What the metadata says beside that, where the client's own has no such name.
+    pub metadata: &'a [(&'static str, String)],
 }
 
 /// An event that was taken into the columns.
@@ -112,16 +117,53 @@ impl Decoder {
         self.bytes
     }
 
-    /// Takes in one event: the JSON of an envelope.
+    /// Takes in one event: the JSON of an envelope or of a `CloudEvent`.
     ///
     /// # Errors
-    /// When it is not JSON, not an envelope, or does not fit the catalogue. Nothing of it is in the columns then.
+    /// When it is not JSON, neither of the two, or does not fit the catalogue. Nothing of it is in the columns then.
     pub fn decode(&mut self, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
         self.check_room(body)?;
         let text = text::check(body, &self.limits)?;
         self.faults.clear();
         let envelope = envelope::read(text, &mut self.faults)?;
+        if envelope.is_cloud_event {
+            self.faults.clear();
+            let event = cloud_event::read(text, &self.limits, &mut self.faults)?;
+            return self.take_cloud_event(&event, body.len(), context);
+        }
         self.take(&envelope, body.len(), context)
+    }
+
+    /// Takes in one event of a form.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], and when it is of another form.
+    pub fn decode_as(&mut self, form: &Form, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
+        self.check_room(body)?;
+        self.faults.clear();
+        match form {
+            Form::Any => self.decode(body, context),
+            Form::CloudEvent => {
+                let text = text::check(body, &self.limits)?;
+                let event = cloud_event::read(text, &self.limits, &mut self.faults)?;
+                self.take_cloud_event(&event, body.len(), context)
+            }
+            Form::CloudEventData(attributes) => {
+                let event = cloud_event::from_parts(attributes, body, &self.limits, &mut self.faults)?;
+                let beside = attributes.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+                self.take_cloud_event(&event, body.len() + beside, context)
+            }
+        }
+    }
+
+    fn take_cloud_event(
+        &mut self,
+        event: &CloudEvent<'_>,
+        bytes: usize,
+        context: &Context<'_>,
+    ) -> Result<Accepted<'_>, Rejection> {
+        let envelope = event.envelope(&mut self.faults);
+        self.take(&envelope, bytes, context).map_err(|rejection| event.in_its_words(rejection))
     }
 
     /// Takes in one event that came as its payload only; its envelope is made by a template.

@@ -59,6 +59,7 @@ pub(super) fn envelope<'t>(
         event_id,
         metadata: None,
         trace_id: None,
+        is_cloud_event: false,
     };
     Ok((envelope, client_id))
 }

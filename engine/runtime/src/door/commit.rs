@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cornjacket_core::door::{Refusal, Taken};
+use cornjacket_core::dead_letter::{DeadLetter, DeadLetters};
+use cornjacket_core::door::{Chain, Refusal, Rejection, Taken};
 use cornjacket_core::environment::Clock;
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Committed, EventLog, Events, Mark};
-use cornjacket_core::store::{DeadLetter, DeadLetters};
+use cornjacket_core::log::{Committed, EventLog, Events, Notes};
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
 use tokio::sync::oneshot;
@@ -21,9 +21,9 @@ pub(super) struct Group {
     pub events: Vec<Events>,
     /// In the order of the events' sequence.
     pub pending: Vec<Pending>,
-    /// Where sources stand behind these events.
-    pub marks: Vec<Mark>,
-    /// What was rejected of bundles; durable before the marks are, so that nothing vanishes.
+    /// What sources want stored with these events.
+    pub notes: Notes,
+    /// What was rejected of bundles; durable before the notes are, so that nothing vanishes.
     pub letters: Vec<DeadLetter>,
 }
 
@@ -35,19 +35,37 @@ pub(super) struct Entry {
 
 /// What is decoded and waits for the commit.
 pub(super) enum Pending {
-    One { entry: Entry, answer: oneshot::Sender<Result<EventId, Refusal>> },
-    Bundle { entries: Vec<Entry>, rejected: u64, answer: oneshot::Sender<Result<Taken, Refusal>> },
+    One {
+        entry: Entry,
+        answer: oneshot::Sender<Result<EventId, Refusal>>,
+    },
+    Bundle {
+        entries: Vec<Entry>,
+        rejected: u64,
+        /// Those that are answered and not dead letters.
+        rejections: Vec<(usize, Rejection)>,
+        chain: Option<Chain>,
+        answer: oneshot::Sender<Result<Taken, Refusal>>,
+    },
 }
 
 impl Group {
-    /// Answers all with a refusal. Whoever asked may be gone, which is no fault.
+    /// Answers all with a refusal. Whoever asked may be gone, which is no fault. Chains are cut before anyone is answered.
     pub fn refuse(self, refusal: &Refusal) {
+        self.chains().for_each(Chain::cut);
         for pending in self.pending {
             match pending {
                 Pending::One { answer, .. } => drop(answer.send(Err(refusal.clone()))),
                 Pending::Bundle { answer, .. } => drop(answer.send(Err(refusal.clone()))),
             }
         }
+    }
+
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.pending.iter().filter_map(|pending| match pending {
+            Pending::Bundle { chain, .. } => chain.as_ref(),
+            Pending::One { .. } => None,
+        })
     }
 
     fn events(&self) -> usize {
@@ -76,6 +94,11 @@ impl Committer {
     }
 
     fn commit(&self, group: Group) {
+        if group.chains().any(Chain::is_cut) {
+            // Decoded while the commit before it failed. Those who share the group can try again, as after any failure.
+            let error = Error::Unavailable("events that were handed in earlier were not stored".into());
+            return self.refuse(group, &error);
+        }
         let start = self.clock.monotonic();
         let result = self.store(&group);
         self.metrics.commit_seconds.observe(seconds(self.clock.monotonic() - start));
@@ -97,7 +120,7 @@ impl Committer {
         if !group.letters.is_empty() {
             self.letters.add_dead_letters(self.clock.now(), &group.letters)?;
         }
-        self.log.append(&group.events, &group.marks)
+        self.log.append(&group.events, &group.notes)
     }
 
     fn refuse(&self, group: Group, error: &Error) {
@@ -120,10 +143,10 @@ impl Committer {
                     repeats.count(&entry);
                     drop(answer.send(Ok(entry.id)));
                 }
-                Pending::Bundle { entries, rejected, answer } => {
+                Pending::Bundle { entries, rejected, rejections, answer, .. } => {
                     let repeated = entries.iter().rev().filter(|entry| repeats.count(entry)).count() as u64;
                     let stored = entries.len() as u64 - repeated;
-                    drop(answer.send(Ok(Taken { stored, repeated, rejected })));
+                    drop(answer.send(Ok(Taken { stored, repeated, rejected, rejections })));
                 }
             }
         }

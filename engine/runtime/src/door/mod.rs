@@ -17,16 +17,18 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
+pub use decode::rehearse;
+
 use std::future::ready;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::codec::{Decoder, Limits};
+use cornjacket_core::dead_letter::DeadLetters;
 use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
 use cornjacket_core::environment::Environment;
 use cornjacket_core::log::EventLog;
-use cornjacket_core::store::DeadLetters;
 use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;

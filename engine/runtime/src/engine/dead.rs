@@ -4,9 +4,9 @@ use arrow::array::{Array, RecordBatch};
 use arrow::json::writer::{LineDelimited, WriterBuilder};
 use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
+use cornjacket_core::dead_letter::DeadLetter;
 use cornjacket_core::id::EventId;
 use cornjacket_core::operator::Output;
-use cornjacket_core::store::DeadLetter;
 use cornjacket_core::time::{Micros, format_rfc3339};
 
 /// Adds what `node` could not use.
@@ -40,17 +40,33 @@ fn add(
         bytes.try_into().ok().map(|bytes| EventId(bytes).to_string())
     };
     for (row, body) in json_rows(&batch.rows)?.into_iter().enumerate() {
+        let event_id = id(row);
         to.push(DeadLetter {
             reason: reason.into(),
             source: node.into(),
             message: message(row),
-            event_id: id(row),
+            // An edit of the pipeline computes all anew: a row still has one letter for a node.
+            place: Some(place(reason, event_id.as_deref(), times.value(row), &body)),
+            is_placed: true,
+            event_id,
             event_time: Some(times.value(row)),
             body,
-            place: None,
+            ..DeadLetter::default()
         });
     }
     Ok(())
+}
+
+/// What tells a row from every other of its node: the event that it is, or what it says.
+fn place(reason: &str, event_id: Option<&str>, time: Micros, body: &[u8]) -> String {
+    if let Some(id) = event_id {
+        return format!("{reason} {id}");
+    }
+    // FNV-1a: the same in every version, and rows of one time are few.
+    let hash = body
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{reason} {} {hash:016x}", format_rfc3339(time))
 }
 
 fn json_rows(rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {

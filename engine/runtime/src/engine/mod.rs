@@ -10,9 +10,11 @@
 //! No barriers travel through channels and no task ever waits for another within a node: a slow part makes the epoch
 //! longer, and the next one takes more rows at once.
 
+mod begins;
 mod clocks;
 mod dead;
 mod exchange;
+mod ledger;
 mod node;
 mod outlets;
 mod recovery;
@@ -22,6 +24,7 @@ mod spawn;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cornjacket_core::delivery::{NewDelivery, Trigger, delivery_id};
 use cornjacket_core::environment::Environment;
 use cornjacket_core::graph::Graph;
 use cornjacket_core::log::{Columns, Positions, Slice};
@@ -30,8 +33,11 @@ use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::changes::Changes;
 use crate::status::{NodeStatus, Status};
+use begins::Begins;
 use clocks::Clocks;
+use ledger::{Fate, count_sink};
 use node::{Epoch, Nodes};
 use outlets::Outlets;
 use recovery::Rebuild;
@@ -53,6 +59,10 @@ pub struct EngineOptions {
     pub saver: Saver,
     /// Whether the engine's thread ends when everything is done after the end of the input.
     pub ends_with_input: bool,
+    /// How far the log had come before this process took anything in: where sinks begin that are new and begin now.
+    pub found: Positions,
+    /// Where committed epochs say what they changed.
+    pub changes: Arc<Changes>,
 }
 
 impl Default for EngineOptions {
@@ -64,6 +74,8 @@ impl Default for EngineOptions {
             snapshot_every: 10 * SECOND,
             saver: Saver::Thread,
             ends_with_input: true,
+            found: Positions::default(),
+            changes: Arc::default(),
         }
     }
 }
@@ -101,6 +113,7 @@ pub struct Engine {
     positions: Positions,
     epoch: u64,
     rebuild: Option<Rebuild>,
+    begins: Begins,
     snapshots: Snapshots,
     outlets: Outlets,
     pending: Option<Pending>,
@@ -138,6 +151,7 @@ impl Engine {
             positions: Positions::default(),
             epoch: 0,
             rebuild: None,
+            begins: Begins::default(),
             outlets: Outlets::default(),
             pending: None,
             is_ending: false,
@@ -187,7 +201,8 @@ impl Engine {
 
     /// Whether a slice of the log, or clocks to raise, wait.
     fn next_input(&self) -> Result<(Slice, Vec<Raise>)> {
-        let until = self.rebuild.as_ref().map(Rebuild::next_cut);
+        let cut = || self.begins.next_cut(&self.positions).cloned();
+        let until = self.rebuild.as_ref().map(Rebuild::next_cut).or_else(cut);
         let log = &self.storage.log;
         let slice = log.read(&self.positions, until.as_ref(), self.options.max_epoch_rows, &self.columns)?;
         if let Some(rebuild) = &self.rebuild {
@@ -223,21 +238,35 @@ impl Engine {
 
     fn compute(&mut self, slice: Slice, raises: Vec<Raise>) -> Result<()> {
         let record = EpochRecord { epoch: self.epoch + 1, positions: slice.end.clone(), raises };
+        let waiting = self.begins.waiting(&self.positions);
         let (epoch, rows) = self.run(slice, &record)?;
         let keep = self.rebuild.as_ref();
         let mut commit = EpochCommit {
             now: self.environment.clock.now(),
             writes: Vec::new(),
-            dead_letters: if keep.is_none() { epoch.dead_letters } else { Vec::new() },
-            counters: if keep.is_none() { epoch.counters } else { BTreeMap::new() },
+            deliveries: Vec::new(),
+            dead_letters: epoch.dead_letters,
+            counters: epoch.counters,
             lengths: BTreeMap::new(),
             record,
         };
         let (mut appends, mut lines) = (Vec::new(), Vec::new());
         for (sink, output) in epoch.sinks {
-            if keep.is_some_and(|rebuild| rebuild.keeps(&sink)) {
+            let fate = match keep {
+                Some(rebuild) if rebuild.keeps(&sink) => Fate::Kept,
+                _ if waiting.contains(&sink) => Fate::TooOld,
+                _ => Fate::Written,
+            };
+            count_sink(&mut commit.counters, &sink, &output, fate);
+            if fate != Fate::Written {
                 continue;
             }
+            let delivery = |trigger: Trigger| NewDelivery {
+                id: delivery_id(&self.graph.pipeline, &sink, &trigger.identity),
+                sink: sink.clone(),
+                trigger,
+            };
+            commit.deliveries.extend(output.triggers.into_iter().map(delivery));
             commit.writes.extend(output.write);
             if self.outlets.has(&sink) {
                 appends.push((sink, output.lines));
@@ -290,6 +319,7 @@ impl Engine {
         }
         let Some(Pending { commit, lines, rows, .. }) = self.pending.take() else { return Ok(Step::default()) };
         self.outlets.committed(&commit.lengths);
+        self.options.changes.add(&commit.writes);
         Ok(Step { committed: true, rows, lines })
     }
 

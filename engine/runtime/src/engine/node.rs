@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::catalogue::stored;
+use cornjacket_core::dead_letter::DeadLetter;
 use cornjacket_core::graph::{Graph, Input, Node, NodeId, NodeKind, Sink, SinkOutput};
 use cornjacket_core::log::Columns;
 use cornjacket_core::operator::{Operator, Output};
-use cornjacket_core::store::DeadLetter;
 use cornjacket_core::time::Micros;
 use rayon::prelude::*;
 
@@ -242,21 +242,29 @@ impl Nodes {
 impl Running {
     fn take_outputs(&mut self, id: NodeId, rows_in: usize, outputs: Vec<Output>, epoch: &mut Epoch) -> Result<()> {
         let (mut rows_out, mut late, mut failed) = (0, 0, 0);
+        let (mut filtered, mut absorbed) = (0, 0);
         for output in outputs {
             rows_out += output.batches.iter().map(Batch::num_rows).sum::<usize>();
             late += output.late.iter().map(Batch::num_rows).sum::<usize>();
             failed += output.failed.iter().map(|(batch, _)| batch.num_rows()).sum::<usize>();
+            filtered += to_rows(output.filtered);
+            absorbed += to_rows(output.absorbed);
             dead::letters(&self.name, &output, self.watermark, &mut epoch.dead_letters)?;
             epoch.outputs[id].push(output.batches);
         }
         self.counts.rows_in += rows_in as u64;
         self.counts.rows_out += rows_out as u64;
         self.counts.late += late as u64;
-        for (what, rows) in [("rows_in", rows_in), ("rows_out", rows_out), ("late", late), ("failed", failed)] {
+        let counted = [("rows_in", rows_in), ("rows_out", rows_out), ("late", late), ("failed", failed)];
+        for (what, rows) in counted.into_iter().chain([("filtered", filtered), ("absorbed", absorbed)]) {
             epoch.count(&self.name, what, rows);
         }
         Ok(())
     }
+}
+
+fn to_rows(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 type TaskInput = Vec<(usize, Batch)>;

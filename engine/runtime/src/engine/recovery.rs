@@ -15,6 +15,7 @@ use cornjacket_core::store::{EpochRecord, PipelineState, Raise};
 use cornjacket_core::{Error, Result};
 
 use super::Engine;
+use super::begins::{Begins, begins_now};
 use super::outlets::Outlets;
 
 /// A rebuild under way.
@@ -73,6 +74,7 @@ impl Engine {
         self.outlets = Outlets::open(&self.graph, &store.lengths()?)?;
         self.restore_snapshot()?;
         self.rebuild = self.rebuild_of(&state)?;
+        self.begins = Begins::of(&self.graph, &state.begins, &self.options.found);
         for record in store.epochs_after(self.epoch)? {
             self.replay(&record)?;
         }
@@ -99,11 +101,11 @@ impl Engine {
 
     /// Fingerprints of what the file no longer has are forgotten, so that it is built anew should it come back.
     fn remember(&self, state: &PipelineState) -> Result<()> {
-        let fingerprints = self.fingerprints();
-        if fingerprints == state.fingerprints {
+        let (fingerprints, begins) = (self.fingerprints(), self.begins.positions().clone());
+        if fingerprints == state.fingerprints && begins == state.begins {
             return Ok(());
         }
-        self.storage.store.set_pipeline_state(&PipelineState { fingerprints, ..state.clone() }, false)
+        self.storage.store.set_pipeline_state(&PipelineState { fingerprints, begins, ..state.clone() }, false)
     }
 
     /// Empties what is new or changed and starts the epochs over.
@@ -115,7 +117,8 @@ impl Engine {
             was_right && old.fingerprints.get(name) == current.get(name)
         };
         let sinks = self.graph.nodes.iter().filter(|node| matches!(node.kind, NodeKind::Sink(_)));
-        let (kept, fresh): (Vec<&Node>, Vec<&Node>) = sinks.partition(|node| kept(&node.name));
+        // One that begins now is never built anew.
+        let (kept, fresh): (Vec<&Node>, Vec<&Node>) = sinks.partition(|node| begins_now(node) || kept(&node.name));
         // Until the new state is written, what is about to be emptied must not pass for right.
         let dirty = old.fingerprints.iter().filter(|(name, _)| kept.iter().any(|node| node.name == **name));
         let dirty = dirty.map(|(name, fingerprint)| (name.clone(), fingerprint.clone())).collect();
@@ -135,9 +138,17 @@ impl Engine {
             kept_sinks: kept.iter().map(|node| node.name.clone()).collect(),
             rebuild_until: until,
             past_raises,
+            begins: old.begins,
+            forgotten: self.forgotten()?,
         };
         store.set_pipeline_state(&state, true)?;
         Ok(state)
+    }
+
+    /// What retention has deleted of each event type: a rebuild does not see it.
+    fn forgotten(&self) -> Result<BTreeMap<String, u64>> {
+        let counts = self.storage.log.counts(&Positions::default())?;
+        Ok(counts.into_iter().filter(|(_, count)| count.forgotten > 0).map(|(name, c)| (name, c.forgotten)).collect())
     }
 
     fn rebuild_of(&self, state: &PipelineState) -> Result<Option<Rebuild>> {
@@ -191,7 +202,9 @@ impl Engine {
         if !self.rebuild.as_ref().is_some_and(|rebuild| rebuild.is_done(&self.positions)) {
             return Ok(());
         }
-        let state = PipelineState { fingerprints: self.fingerprints(), ..PipelineState::default() };
+        let begins = self.begins.positions().clone();
+        let forgotten = self.storage.store.pipeline_state()?.forgotten;
+        let state = PipelineState { fingerprints: self.fingerprints(), begins, forgotten, ..PipelineState::default() };
         self.storage.store.set_pipeline_state(&state, false)?;
         self.rebuild = None;
         let now = self.environment.clock.monotonic();

@@ -11,7 +11,7 @@ use cornjacket_core::component::BuiltSource;
 use cornjacket_core::graph::NodeKind;
 use serde_json::{Value, json};
 
-use super::Arguments;
+use super::{Arguments, brokers};
 use crate::folder::{holder, ports_of};
 
 /// What was found at one connection.
@@ -46,7 +46,7 @@ impl Finding {
 
 /// Looks at every connection that `run` would open for these pipelines.
 pub fn findings(arguments: &Arguments, pipelines: &[&Pipeline]) -> Vec<Finding> {
-    let Arguments { data_dir, host, ingestion_port, query_port, .. } = arguments;
+    let Arguments { data_dir, host, ingestion_port, query_port, actions_port, mqtt_url, .. } = arguments;
     let port = |what: &str, port: u16, flag: &str| Finding {
         connection: format!("{what} port {port} on {host}"),
         outcome: port_is_free(*host, port, data_dir, flag),
@@ -55,10 +55,12 @@ pub fn findings(arguments: &Arguments, pipelines: &[&Pipeline]) -> Vec<Finding> 
         Finding { connection: format!("data folder {}", data_dir.display()), outcome: folder_is_usable(data_dir) },
         port("ingest", *ingestion_port, "--ingestion-port"),
         port("query", *query_port, "--query-port"),
+        port("actions", *actions_port, "--actions-port"),
     ];
     // Further connections of pipelines belong here.
     for pipeline in pipelines {
         findings.extend(sources(pipeline));
+        findings.extend(brokers::findings(mqtt_url, pipeline));
         findings.extend(sinks(pipeline));
     }
     findings
@@ -66,7 +68,7 @@ pub fn findings(arguments: &Arguments, pipelines: &[&Pipeline]) -> Vec<Finding> 
 
 fn sources(pipeline: &Pipeline) -> impl Iterator<Item = Finding> {
     pipeline.sources.iter().filter_map(|source| match &source.built {
-        BuiltSource::Served => None,
+        BuiltSource::Served { .. } => None,
         BuiltSource::Read(reader) => Some(Finding {
             connection: format!("source {} of {}", source.name, pipeline.name),
             outcome: reader.probe(),
@@ -91,7 +93,7 @@ fn port_is_free(host: IpAddr, port: u16, data_dir: &Path, flag: &str) -> Result<
         Ok(_) => return Ok("free".into()),
         Err(error) => error,
     };
-    let ours = ports_of(data_dir).is_some_and(|ports| [ports.ingest, ports.query].contains(&Some(port)));
+    let ours = ports_of(data_dir).is_some_and(|ports| [ports.ingest, ports.query, ports.actions].contains(&Some(port)));
     Err(match error.kind() {
         ErrorKind::AddrInUse if ours => "in use by the cornjacket that runs on this data folder".into(),
         ErrorKind::AddrInUse => format!("in use by another process: end it, or choose another port with {flag}"),

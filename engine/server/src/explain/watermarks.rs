@@ -50,7 +50,7 @@ pub fn text(arguments: &Arguments, file: Option<&Pipeline>, format: Option<Forma
 
 fn ask(arguments: &Arguments) -> Result<Told, Failure> {
     let questions = [PIPELINES, OPERATORS, CLOCKS];
-    let mut answers = client::rows(arguments.url.as_deref(), &arguments.data_dir, &questions)?.into_iter();
+    let mut answers = client::rows(&arguments.place, &questions)?.into_iter();
     let mut next = || answers.next().unwrap_or_default();
     let told = |pipelines: Vec<Row>, operators: Vec<Row>, clocks: Vec<Row>| {
         let pipeline = pipelines.first()?;

@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use cornjacket_core::Error;
 use cornjacket_core::catalogue::{Catalogue, ENVELOPE};
+use cornjacket_core::dead_letter::LetterFilter;
 use cornjacket_core::id::{EventId, partition_of};
 use cornjacket_core::log::{Chunk, Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::store::Store;
@@ -27,8 +28,8 @@ const MOST: u64 = 10_000;
 const SLICE_ROWS: usize = 8_192;
 /// How long a look through the log may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Dead letters read at a time.
-const PAGE: u64 = 1_000;
+/// How many of an event's dead letters are shown.
+const MAX_LETTERS: u64 = 1_000;
 
 type Pairs = Query<Vec<(String, String)>>;
 
@@ -191,19 +192,13 @@ fn stored(log: &dyn EventLog, at: &TopicPartition, offset: i64) -> cornjacket_co
 
 /// What went wrong with an event.
 fn letters(store: &dyn Store, id: &str) -> cornjacket_core::Result<Vec<Value>> {
-    let (mut found, mut offset) = (Vec::new(), 0);
-    loop {
-        let page = store.dead_letters(PAGE, offset)?;
-        if page.is_empty() {
-            return Ok(found);
-        }
-        offset += page.len() as u64;
-        let own = page.into_iter().filter(|stored| stored.letter.event_id.as_deref() == Some(id));
-        found.extend(own.map(|stored| {
-            let letter = stored.letter;
-            json!({"id": stored.id, "reason": letter.reason, "source": letter.source, "message": letter.message})
-        }));
-    }
+    let filter = LetterFilter { event_id: Some(id.into()), ..LetterFilter::default() };
+    let found = store.dead_letters(&filter, MAX_LETTERS)?.into_iter().map(|stored| {
+        let (letter, state) = (stored.letter, stored.state.as_str());
+        let (reason, source, message) = (letter.reason, letter.source, letter.message);
+        json!({"id": stored.id, "reason": reason, "source": source, "message": message, "state": state})
+    });
+    Ok(found.collect())
 }
 
 /// The projections in which a row is this event.

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cornjacket_compiler::Pipeline;
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::EventType;
+use cornjacket_core::dead_letter::{LetterFilter, StoredDeadLetter};
 use cornjacket_core::log::{Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::Store;
@@ -138,22 +139,20 @@ impl TableSource for DeadLetters {
             ("event_time", timestamp_type()),
             ("body", text()),
             ("place", text()),
+            ("version", text()),
+            ("state", text()),
+            ("settled_at", timestamp_type()),
         ])
     }
 
     fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
-        let (mut offset, mut last) = (0, i64::MAX);
+        let mut filter = LetterFilter::default();
         loop {
-            let mut letters = self.store.dead_letters(PAGE, offset)?;
-            if letters.is_empty() {
-                return Ok(());
-            }
-            offset += letters.len() as u64;
-            // Newest come first, so letters that arrive meanwhile push known ones onto the next page.
-            letters.retain(|stored| stored.id < last);
-            last = letters.last().map_or(last, |stored| stored.id);
-            let text = |of: fn(&cornjacket_core::store::DeadLetter) -> &str| -> ArrayRef {
-                Arc::new(StringArray::from_iter_values(letters.iter().map(|stored| of(&stored.letter))))
+            let letters = self.store.dead_letters(&filter, PAGE)?;
+            let Some(last) = letters.last() else { return Ok(()) };
+            filter.before = Some(last.id);
+            let text = |of: fn(&StoredDeadLetter) -> &str| -> ArrayRef {
+                Arc::new(StringArray::from_iter_values(letters.iter().map(of)))
             };
             let ids = letters.iter().map(|stored| stored.letter.event_id.as_deref());
             let places = letters.iter().map(|stored| stored.letter.place.as_deref());
@@ -161,13 +160,16 @@ impl TableSource for DeadLetters {
             let columns: Vec<ArrayRef> = vec![
                 Arc::new(Int64Array::from_iter_values(letters.iter().map(|stored| stored.id))),
                 times(letters.iter().map(|stored| Some(stored.recorded_at)).collect()),
-                text(|letter| &letter.reason),
-                text(|letter| &letter.source),
-                text(|letter| &letter.message),
+                text(|stored| &stored.letter.reason),
+                text(|stored| &stored.letter.source),
+                text(|stored| &stored.letter.message),
                 Arc::new(ids.collect::<StringArray>()),
                 times(letters.iter().map(|stored| stored.letter.event_time).collect()),
                 Arc::new(StringArray::from_iter_values(bodies)),
                 Arc::new(places.collect::<StringArray>()),
+                text(|stored| &stored.version),
+                text(|stored| stored.state.as_str()),
+                times(letters.iter().map(|stored| stored.settled_at).collect()),
             ];
             if !sink(RecordBatch::try_new(self.schema(), columns)?.project(projection)?) {
                 return Ok(());

@@ -4,8 +4,12 @@
 //! are read, or (with `--watch`) until the file has changed; the next round then runs the changed pipeline on the same
 //! sockets and the same data folder. Between two rounds connections wait in the sockets' queues.
 
+mod mqtt_broker;
+mod mqtt_remote;
 mod progress;
+mod retention;
 mod round;
+mod services;
 mod sockets;
 mod watch;
 
@@ -20,7 +24,9 @@ use cornjacket_operators::sources::http as http_source;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::folder::DataFolder;
+use crate::keys::Keys;
 use crate::{Failure, INPUT_IS_WRONG, cli, logging};
+pub use mqtt_remote::sources as mqtt_sources;
 use round::{End, Round};
 use sockets::Sockets;
 
@@ -28,20 +34,16 @@ use sockets::Sockets;
 pub fn run(arguments: &cli::Run) -> Result<(), Failure> {
     let pipeline = compile(&arguments.file).ok_or(Failure::Told(INPUT_IS_WRONG))?;
     one_http_source(&pipeline).map_err(Failure::Input)?;
+    arguments.mqtt_url.address().map_err(Failure::Input)?;
     logging::start(arguments.log_level, arguments.log_format);
-    if !arguments.host.is_loopback() && !arguments.insecure {
-        return Err(Failure::Environment(anyhow!(
-            "{} is open to others and this version does not ask anyone who they are: use a loopback address, or say \
-             --insecure if the network keeps strangers out",
-            arguments.host
-        )));
-    }
+    let keys = keys(arguments).map_err(Failure::Environment)?;
+    mqtt_broker::may_listen(arguments, &pipeline).map_err(Failure::Environment)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("the process cannot start its threads")
         .map_err(Failure::Environment)?;
-    let outcome = runtime.block_on(rounds(arguments, pipeline));
+    let outcome = runtime.block_on(rounds(arguments, pipeline, keys));
     // Blocking reads that a client has given up must not hold up the end.
     runtime.shutdown_background();
     outcome.map_err(Failure::Environment)
@@ -74,13 +76,33 @@ fn is_bounded(pipeline: &Pipeline) -> bool {
     !pipeline.sources.is_empty() && pipeline.sources.iter().all(|source| ends(&source.built))
 }
 
-async fn rounds(arguments: &cli::Run, pipeline: Pipeline) -> anyhow::Result<()> {
+/// The keys that the services ask for. Without any, only this machine may reach them.
+fn keys(arguments: &cli::Run) -> anyhow::Result<Option<Arc<Keys>>> {
+    let file = arguments.keys_file();
+    if file.is_none() && !arguments.host.is_loopback() && !arguments.insecure {
+        return Err(anyhow!(
+            "{} is open to others, and nobody is asked who they are: name the keys with --api-keys-file, use a loopback \
+             address, or say --insecure if the network keeps strangers out",
+            arguments.host
+        ));
+    }
+    file.map(Keys::open).transpose()
+}
+
+async fn rounds(arguments: &cli::Run, pipeline: Pipeline, keys: Option<Arc<Keys>>) -> anyhow::Result<()> {
     let folder = DataFolder::hold(&arguments.data_dir)?;
     let sockets = Sockets::open(arguments, is_bounded(&pipeline) && !arguments.stay)?;
     let mut signals = Signals::new()?;
+    keys.as_ref().map_or(Ok(()), Keys::follow)?;
     let (mut pipeline, mut previous) = (Arc::new(pipeline), None::<Arc<Pipeline>>);
     loop {
-        let round = Round { arguments, folder: &folder, sockets: &sockets, pipeline: Arc::clone(&pipeline) };
+        let round = Round {
+            arguments,
+            folder: &folder,
+            sockets: &sockets,
+            keys: keys.as_ref(),
+            pipeline: Arc::clone(&pipeline),
+        };
         match (round.run(&mut signals).await, previous.take()) {
             (Ok(End::Over), _) => return Ok(()),
             (Ok(End::Changed(changed)), _) => previous = Some(std::mem::replace(&mut pipeline, changed)),

@@ -66,7 +66,7 @@ fn draw(bars: &[ProgressBar], sources: &[SourceStatus]) {
 }
 
 /// Says what became of what was read.
-pub(super) fn summary(sources: &[SourceStatus]) {
+pub(super) fn summary(sources: &[SourceStatus], pending: u64) {
     for SourceStatus { name, taken, .. } in sources {
         let mut parts = vec![format!("{} stored", events(taken.stored))];
         if taken.repeated > 0 {
@@ -76,6 +76,10 @@ pub(super) fn summary(sources: &[SourceStatus]) {
             parts.push(format!("{} wrong, kept as dead letters", taken.rejected));
         }
         eprintln!("{name}: {}", parts.join(", "));
+    }
+    if pending > 0 {
+        let deliveries = if pending == 1 { "delivery has" } else { "deliveries have" };
+        eprintln!("{pending} {deliveries} not arrived yet: the next run goes on with what is left");
     }
 }
 

@@ -1,30 +1,30 @@
 //! One round: a pipeline at work, from opening its storage to letting go of it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use axum::Router;
 use cornjacket_compiler::Pipeline;
 use cornjacket_core::component::BuiltSource;
 use cornjacket_core::door::Door;
 use cornjacket_core::environment::Environment;
-use cornjacket_core::store::Storage;
-use cornjacket_operators::sources::http as http_source;
+use cornjacket_core::store::{Storage, Store};
 use cornjacket_runtime::door::{DoorOptions, GroupCommit};
 use cornjacket_runtime::{EngineHandle, EngineOptions, Feed, Feeding, SourceStatus, Status, spawn};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
+use super::mqtt_broker::{EmbeddedBroker, may_listen};
+use super::mqtt_remote::{self, Subscriptions};
 use super::progress::{Bars, summary};
+use super::services::{Books, Services};
 use super::sockets::Sockets;
 use super::watch::changed;
 use super::{Signals, is_bounded};
+use crate::actions::Guard;
 use crate::cli;
+use crate::environment;
 use crate::folder::DataFolder;
+use crate::keys::Keys;
 use crate::metrics::{Metrics, has_recovered};
-use crate::query::{self, QueryService};
-use crate::{environment, http};
 
 /// How a round ended.
 pub(super) enum End {
@@ -48,6 +48,7 @@ pub(super) struct Round<'a> {
     pub(super) arguments: &'a cli::Run,
     pub(super) folder: &'a DataFolder,
     pub(super) sockets: &'a Sockets,
+    pub(super) keys: Option<&'a Arc<Keys>>,
     pub(super) pipeline: Arc<Pipeline>,
 }
 
@@ -57,8 +58,9 @@ struct Parts {
     engine: EngineHandle,
     feed: Feed,
     storage: Storage,
-    services: Vec<JoinHandle<()>>,
-    stop_services: watch::Sender<bool>,
+    services: Services,
+    subscriptions: Subscriptions,
+    broker: Option<EmbeddedBroker>,
 }
 
 impl Round<'_> {
@@ -90,9 +92,10 @@ impl Round<'_> {
         }
         tracing::info!("ending: requests under way are finished, then the state is saved");
         let read = parts.feed.status.borrow().clone();
+        let pending = pending(&*parts.storage.store);
         parts.end(self.folder).await?;
         if is_bounded(&self.pipeline) {
-            summary(&read);
+            summary(&read, pending);
         }
         match reason {
             Reason::Told | Reason::Read => Ok(End::Over),
@@ -106,46 +109,77 @@ impl Round<'_> {
         let (pipeline, data_dir) = (&self.pipeline, &self.arguments.data_dir);
         let environment = environment::of_machine();
         let catalogue = Arc::clone(&pipeline.catalogue);
-        let storage = cornjacket_storage::open_embedded(data_dir, catalogue, &pipeline.name, &environment)
-            .with_context(|| format!("the data folder {} cannot be used", data_dir.display()))?;
+        let storage =
+            cornjacket_storage::open_embedded(data_dir, catalogue, (&pipeline.name, &pipeline.version), &environment)
+                .with_context(|| format!("the data folder {} cannot be used", data_dir.display()))?;
+        // Before anything new is taken in: sinks that are new and begin now begin here.
+        let found = storage.log.end();
         let registry = prometheus::Registry::new();
         let door = open_door(pipeline, &storage, &environment, &registry)?;
         let graph = Arc::clone(&pipeline.graph);
-        let options = EngineOptions { ends_with_input: !self.arguments.stay, ..EngineOptions::default() };
+        let ends_with_input = !self.arguments.stay;
+        let options = EngineOptions { ends_with_input, found, ..EngineOptions::default() };
         let engine = spawn(graph, storage.clone(), environment.clone(), options, print_lines)
             .context("the engine cannot be started")?;
         let feed = feed(pipeline, &storage, &door, &environment)?;
         let log = Arc::clone(&storage.log);
-        let metrics = Arc::new(Metrics::new(registry, engine.status.clone(), Arc::clone(&door), log)?);
-        let (stop_services, stopped) = watch::channel(false);
-        let service = QueryService::new(pipeline, &storage, engine.status.clone())?;
-        let (ingest, query) = (self.sockets.ingest()?, self.sockets.query()?);
-        let addresses = (ingest.as_ref().map(|(_, at)| *at), query.as_ref().map(|(_, at)| *at));
-        let mut services = Vec::new();
-        if let Some((socket, _)) = ingest {
-            let routes = http::service(ingest_routes(pipeline, &door), Arc::clone(&metrics));
-            services.push(tokio::spawn(http::serve(socket, routes, stopped.clone())));
-        }
-        if let Some((socket, _)) = query {
-            services.push(tokio::spawn(http::serve(socket, http::service(query::routes(service), metrics), stopped)));
-        }
+        let metrics = Arc::new(Metrics::new(registry.clone(), engine.status.clone(), Arc::clone(&door), log)?);
+        let guard = Guard::new(self.arguments.actions_allow_nets.as_ref(), self.arguments.host);
+        let books = Books {
+            pipeline,
+            storage: &storage,
+            door: &door,
+            environment: &environment,
+            engine: &engine,
+            registry: &registry,
+            guard: &guard,
+            keys: self.keys,
+        };
+        let services = Services::start(self.sockets, &books, &metrics)?;
+        let (subscriptions, broker) = self.mqtt(&storage, &door, &environment, &registry)?;
         self.folder.publish_ports(self.sockets.ports())?;
         if !is_bounded(pipeline) {
-            tokio::spawn(announce(pipeline.name.clone(), addresses, engine.status.clone()));
+            let broker = broker.iter().map(|broker| format!("MQTT at mqtt://{}", broker.at));
+            let places = services.places().into_iter().chain(broker).collect();
+            tokio::spawn(announce(pipeline.name.clone(), places, engine.status.clone()));
         }
-        Ok(Parts { door, engine, feed, storage, services, stop_services })
+        Ok(Parts { door, engine, feed, storage, services, subscriptions, broker })
+    }
+
+    /// Subscribes to the outside broker, or starts the embedded one if a source is for it.
+    fn mqtt(
+        &self,
+        storage: &Storage,
+        door: &Arc<GroupCommit>,
+        environment: &Environment,
+        registry: &prometheus::Registry,
+    ) -> anyhow::Result<(Subscriptions, Option<EmbeddedBroker>)> {
+        let (pipeline, data_dir) = (&*self.pipeline, self.arguments.data_dir.as_path());
+        let door: Arc<dyn Door> = Arc::clone(door) as _;
+        let given = mqtt_remote::Given { pipeline, storage, door: &door, environment, registry, data_dir };
+        let outside = self.arguments.mqtt_url.address()?;
+        let subscriptions = Subscriptions::start(outside.as_ref(), &given)?;
+        if outside.is_some() || mqtt_remote::sources(pipeline).is_empty() {
+            return Ok((subscriptions, None));
+        }
+        // A changed file may be the first with such a source.
+        may_listen(self.arguments, pipeline)?;
+        let passwords = self.arguments.passwords_file();
+        let broker = EmbeddedBroker::start(self.sockets.mqtt()?, passwords, &given)?;
+        Ok((subscriptions, Some(broker)))
     }
 }
 
 impl Parts {
     /// Everyone who was answered is stored, and the state is saved, before the folder is let go.
     async fn end(self, folder: &DataFolder) -> anyhow::Result<()> {
-        let Self { door, engine, feed, storage, services, stop_services } = self;
-        // Closing the channel would end the services as well.
-        let _ = stop_services.send(true);
-        for service in services {
-            let _ = service.await;
-        }
+        let Self { door, engine, feed, storage, services, subscriptions, broker } = self;
+        let stop_broker = async {
+            if let Some(broker) = broker {
+                broker.stop().await;
+            }
+        };
+        tokio::join!(services.stop(), subscriptions.stop(), stop_broker);
         let end = move || {
             feed.stop();
             door.close();
@@ -157,6 +191,11 @@ impl Parts {
         folder.forget_ports();
         outcome
     }
+}
+
+/// How many deliveries have not arrived; a store that does not say so has told of it elsewhere.
+fn pending(store: &dyn Store) -> u64 {
+    store.ledger(&[]).unwrap_or_default().pending.values().sum()
 }
 
 fn open_door(
@@ -181,7 +220,7 @@ fn feed(
     let marks = storage.log.marks().context("where the sources stand cannot be read")?;
     let sources = pipeline.sources.iter().filter_map(|source| match &source.built {
         BuiltSource::Read(factory) => Some(Feeding { name: source.name.clone(), factory: Arc::clone(factory) }),
-        BuiltSource::Served => None,
+        BuiltSource::Served { .. } => None,
     });
     let door: Arc<dyn Door> = Arc::clone(door) as _;
     Feed::start(sources.collect(), &marks, &door, environment).context("the sources cannot be read")
@@ -196,23 +235,8 @@ fn print_lines(lines: &[String]) {
     }
 }
 
-fn ingest_routes(pipeline: &Pipeline, door: &Arc<GroupCommit>) -> Router {
-    let mut routes = Router::new();
-    for source in &pipeline.sources {
-        if let Some(settings) = source.settings.downcast_ref::<http_source::Settings>() {
-            let door: Arc<dyn Door> = Arc::clone(door) as _;
-            routes = routes.merge(http_source::routes(door, settings, &source.name));
-        }
-    }
-    routes
-}
-
 /// Says so once the engine has recovered; the door is open before that.
-async fn announce(
-    name: String,
-    (ingest, query): (Option<SocketAddr>, Option<SocketAddr>),
-    mut status: watch::Receiver<Arc<Status>>,
-) {
+async fn announce(name: String, places: Vec<String>, mut status: watch::Receiver<Arc<Status>>) {
     // This one marks statuses as seen while it waits; the other is as it was at the start.
     let untouched = status.clone();
     while !has_recovered(&untouched) {
@@ -220,9 +244,6 @@ async fn announce(
             return;
         }
     }
-    let events = ingest.map(|at| format!("events at http://{at}/api/v1/events"));
-    let queries = query.map(|at| format!("queries at http://{at}/api/v1/sql"));
-    let places: Vec<String> = events.into_iter().chain(queries).collect();
     print_lines(&[format!("{name} is ready: {}", places.join(", "))]);
 }
 

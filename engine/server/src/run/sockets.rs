@@ -2,6 +2,7 @@
 //! one round makes way for the next.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
 
@@ -12,6 +13,10 @@ use crate::folder::Ports;
 pub(super) struct Sockets {
     ingest: Option<TcpListener>,
     query: Option<TcpListener>,
+    actions: Option<TcpListener>,
+    /// Opened when the first pipeline comes that has a source for it.
+    mqtt: OnceLock<TcpListener>,
+    mqtt_place: (IpAddr, u16),
 }
 
 impl Sockets {
@@ -27,17 +32,36 @@ impl Sockets {
         Ok(Self {
             ingest: open(arguments.ingestion_port, "--ingestion-port")?,
             query: open(arguments.query_port, "--query-port")?,
+            actions: open(arguments.actions_port, "--actions-port")?,
+            mqtt: OnceLock::new(),
+            mqtt_place: (arguments.host, arguments.mqtt_port),
         })
     }
 
     pub(super) fn ports(&self) -> Ports {
         let port = |socket: &Option<TcpListener>| Some(socket.as_ref()?.local_addr().ok()?.port());
-        Ports { ingest: port(&self.ingest), query: port(&self.query) }
+        let mqtt = self.mqtt.get().and_then(|socket| Some(socket.local_addr().ok()?.port()));
+        Ports { ingest: port(&self.ingest), query: port(&self.query), actions: port(&self.actions), mqtt }
     }
 
     /// The socket of the ingest service for a round, and its address.
     pub(super) fn ingest(&self) -> Result<Option<(tokio::net::TcpListener, SocketAddr)>> {
         copy(self.ingest.as_ref())
+    }
+
+    /// The socket of the embedded broker for a round, and its address.
+    pub(super) fn mqtt(&self) -> Result<(tokio::net::TcpListener, SocketAddr)> {
+        if self.mqtt.get().is_none() {
+            let (host, port) = self.mqtt_place;
+            // Rounds follow one another, so nobody else has set it meanwhile.
+            let _ = self.mqtt.set(bind(host, port, "--mqtt-port")?);
+        }
+        copy(self.mqtt.get())?.context("the socket of the MQTT broker is not there")
+    }
+
+    /// The socket of the action service for a round, and its address.
+    pub(super) fn actions(&self) -> Result<Option<(tokio::net::TcpListener, SocketAddr)>> {
+        copy(self.actions.as_ref())
     }
 
     /// The socket of the query service for a round, and its address.

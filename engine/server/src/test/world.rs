@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use anyhow::{Context, bail};
 use cornjacket_compiler::{Pipeline, TargetKind};
 use cornjacket_core::Error;
-use cornjacket_core::door::{Bundle, Door, Message, Refusal};
+use cornjacket_core::dead_letter::{DeadLetter, LetterFilter};
+use cornjacket_core::delivery::DeliveryFilter;
+use cornjacket_core::door::{Bundle, Door, Message, Refusal, Rejects};
 use cornjacket_core::environment::{Clock, Environment, Random};
 use cornjacket_core::graph::NodeKind;
 use cornjacket_core::projection::ProjectionSpec;
-use cornjacket_core::store::{DeadLetter, RowFilter, Storage};
+use cornjacket_core::store::{RowFilter, Storage};
 use cornjacket_core::time::{Micros, SECOND, format_rfc3339, parse_rfc3339};
 use cornjacket_operators::sinks::capture::Captured;
 use cornjacket_runtime::door::{DoorOptions, GroupCommit};
@@ -170,6 +172,7 @@ impl<'a> World<'a> {
             TargetKind::Projection => return self.projection(target),
             TargetKind::DeadLetters => self.letters()?.into_iter().map(|letter| letter_row(&letter)).collect(),
             TargetKind::Rows => parsed(&self.captured.rows(target))?,
+            TargetKind::Deliveries => self.deliveries(target)?,
         };
         let seen = self.looked_at.entry(target.to_string()).or_default();
         let new = all.get(*seen..).unwrap_or_default().to_vec();
@@ -201,11 +204,23 @@ impl<'a> World<'a> {
     fn letters(&mut self) -> anyhow::Result<Vec<DeadLetter>> {
         let mut letters = Vec::new();
         self.survive(|process| {
-            letters = process.storage.store.dead_letters(u64::from(u32::MAX), 0)?;
+            letters = process.storage.store.dead_letters(&LetterFilter::default(), u64::from(u32::MAX))?;
             Ok(())
         })?;
         letters.sort_by_key(|letter| letter.id);
         Ok(letters.into_iter().map(|stored| stored.letter).collect())
+    }
+
+    /// The rows that are to be sent for a sink, in the order in which they were written.
+    fn deliveries(&mut self, sink: &str) -> anyhow::Result<Rows> {
+        let filter = DeliveryFilter { sink: Some(sink.into()), ..DeliveryFilter::default() };
+        let mut bodies = Vec::new();
+        self.survive(|process| {
+            let found = process.storage.store.deliveries(&filter, u64::from(u32::MAX))?;
+            bodies = found.into_iter().rev().map(|found| found.body).collect();
+            Ok(())
+        })?;
+        bodies.iter().map(|body| Ok(serde_json::from_slice(body)?)).collect()
     }
 
     fn projection(&mut self, name: &str) -> anyhow::Result<Rows> {
@@ -303,8 +318,12 @@ fn bundle(event: &Value, number: u64) -> Bundle {
         origin: SOURCE.into(),
         messages: vec![Message { bytes: 0..bytes.len(), number, fault: None }],
         bytes,
+        known: Vec::new(),
         envelope: None,
-        position: number.to_string(),
+        position: Some(number.to_string()),
+        receipts: Vec::new(),
+        rejects: Rejects::DeadLetters,
+        chain: None,
     }
 }
 

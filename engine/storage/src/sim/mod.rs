@@ -5,6 +5,8 @@
 //! the call fails for once with nothing done. After a crash every call answers [`Error::Closed`], and the disk can be
 //! opened again by the next process. Nothing here sleeps or reads a clock, so a run can be repeated from its seed.
 
+mod deliveries;
+mod letters;
 mod log;
 mod store;
 mod table;
@@ -14,10 +16,13 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use cornjacket_core::catalogue::Catalogue;
+use cornjacket_core::dead_letter::StoredDeadLetter;
+use cornjacket_core::delivery::Delivery;
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Positions, TopicPartition};
+use cornjacket_core::log::{Positions, Receipt, TopicPartition};
 use cornjacket_core::operator::PartId;
-use cornjacket_core::store::{EpochRecord, PipelineState, Raise, Snapshot, Storage, StoredDeadLetter};
+use cornjacket_core::store::{EpochRecord, PipelineState, Raise, Snapshot, Storage};
+use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
 
@@ -61,9 +66,17 @@ struct State {
     parts: BTreeMap<PartId, RecordBatch>,
     tables: BTreeMap<String, Table>,
     dead_letters: Vec<StoredDeadLetter>,
+    deliveries: Vec<Delivery>,
+    /// The row time of the last delivery, by sink and dedupe key.
+    delivery_keys: BTreeMap<(String, String), Micros>,
     counters: BTreeMap<(String, String), i64>,
     lengths: BTreeMap<String, u64>,
     marks: BTreeMap<String, String>,
+    receipts: Vec<Receipt>,
+    accepted: BTreeMap<String, u64>,
+    forgotten: BTreeMap<String, u64>,
+    /// Where partitions begin.
+    begin: Positions,
 }
 
 impl Disk {

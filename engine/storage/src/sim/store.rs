@@ -1,18 +1,22 @@
 //! The simulated store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
+use cornjacket_core::dead_letter::StoredDeadLetter;
+use cornjacket_core::delivery::DeliveryState;
 use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    DeadLetter, DeadLetters, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot,
-    Store, StoredDeadLetter,
+    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
 };
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 
+use super::deliveries::add_delivery;
+use super::letters::add_letter;
 use super::table::{Table, join};
 use super::{Process, State};
 use crate::key::key_text;
@@ -23,27 +27,6 @@ pub(super) struct SimStore {
 
 fn table<'a>(state: &'a State, spec: &ProjectionSpec) -> Result<&'a Table> {
     state.tables.get(&spec.name).ok_or_else(|| Error::Conflict(format!("there is no projection `{}`", spec.name)))
-}
-
-fn add_letter(state: &mut State, letter: &DeadLetter, now: Micros) {
-    let is_same = |stored: &StoredDeadLetter| {
-        letter.place.is_some() && stored.letter.place == letter.place && stored.letter.source == letter.source
-    };
-    if !state.dead_letters.iter().any(is_same) {
-        let id = state.dead_letters.last().map_or(1, |last| last.id + 1);
-        state.dead_letters.push(StoredDeadLetter { id, recorded_at: now, letter: letter.clone() });
-    }
-}
-
-impl DeadLetters for SimStore {
-    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()> {
-        self.process.call("add_dead_letters", |state| {
-            for letter in letters {
-                add_letter(state, letter, now);
-            }
-            Ok(())
-        })
-    }
 }
 
 impl Store for SimStore {
@@ -77,6 +60,11 @@ impl Store for SimStore {
         self.process.call("set_pipeline_state", |state| {
             state.pipeline = pipeline.clone();
             if restart {
+                let kept = |node: &String| pipeline.kept_sinks.contains(node);
+                state.counters.retain(|(node, what), _| kept(node) && what != "base" && what != "kept");
+                let taken = state.counters.iter().filter(|((_, what), _)| what == "rows_in");
+                let bases: Vec<_> = taken.map(|((node, _), rows)| ((node.clone(), "base".into()), *rows)).collect();
+                state.counters.extend(bases);
                 state.epochs.clear();
                 state.raises.clear();
                 state.parts.clear();
@@ -95,12 +83,17 @@ impl Store for SimStore {
             for write in &commit.writes {
                 let name = &write.projection.name;
                 let table = state.tables.get_mut(name);
-                table
-                    .ok_or_else(|| Error::Conflict(format!("there is no projection `{name}`")))?
-                    .write(write, commit.now)?;
+                let table = table.ok_or_else(|| Error::Conflict(format!("there is no projection `{name}`")))?;
+                let written = table.write(write, commit.now)?;
+                for (what, by) in written.counters().into_iter().filter(|(_, by)| *by != 0) {
+                    *state.counters.entry((name.clone(), what.into())).or_default() += by;
+                }
             }
             for letter in &commit.dead_letters {
                 add_letter(state, letter, commit.now);
+            }
+            for delivery in &commit.deliveries {
+                add_delivery(state, delivery, commit.now);
             }
             for (counter, by) in &commit.counters {
                 *state.counters.entry(counter.clone()).or_default() += by;
@@ -183,15 +176,35 @@ impl Store for SimStore {
         self.process.call("row", |state| table(state, spec)?.get(&key_text(key)))
     }
 
-    fn dead_letters(&self, limit: u64, offset: u64) -> Result<Vec<StoredDeadLetter>> {
-        self.process.call("dead_letters", |state| {
-            let skip = usize::try_from(offset).unwrap_or(usize::MAX);
-            let take = usize::try_from(limit).unwrap_or(usize::MAX);
-            Ok(state.dead_letters.iter().rev().skip(skip).take(take).cloned().collect())
+    fn ledger(&self, projections: &[Arc<ProjectionSpec>]) -> Result<Ledger> {
+        self.process.call("ledger", |state| {
+            let mut ledger = Ledger { counters: state.counters.clone(), ..Ledger::default() };
+            if let Some(last) = &state.last_epoch {
+                ledger.positions = last.positions.clone();
+            }
+            for spec in projections {
+                let rows = table(state, spec)?.select(&RowFilter::default())?.len() as u64;
+                ledger.rows.insert(spec.name.clone(), rows);
+            }
+            for StoredDeadLetter { letter, .. } in &state.dead_letters {
+                *ledger.letters.entry((letter.source.clone(), letter.reason.clone())).or_default() += 1;
+            }
+            for delivery in state.deliveries.iter().filter(|delivery| delivery.state == DeliveryState::Pending) {
+                *ledger.pending.entry(delivery.sink.clone()).or_default() += 1;
+            }
+            Ok(ledger)
         })
     }
 
-    fn counters(&self) -> Result<BTreeMap<(String, String), i64>> {
-        self.process.call("counters", |state| Ok(state.counters.clone()))
+    fn forget_rows(&self, spec: &ProjectionSpec, before: Micros, max: u64) -> Result<u64> {
+        self.process.call("forget_rows", |state| {
+            let forgotten = match state.tables.get_mut(&spec.name) {
+                Some(table) => table.forget(before, max)?,
+                None => 0,
+            };
+            let counted = i64::try_from(forgotten).unwrap_or(i64::MAX);
+            *state.counters.entry((spec.name.clone(), "forgotten".into())).or_default() += counted;
+            Ok(forgotten)
+        })
     }
 }

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
+use arrow::datatypes::TimestampMicrosecondType;
 use cornjacket_core::Result;
 use cornjacket_core::id::EventId;
 use cornjacket_core::projection::{ProjectionSpec, ProjectionWrite, WriteMode};
 use cornjacket_core::store::RowFilter;
-use cornjacket_core::time::Micros;
+use cornjacket_core::time::{Micros, timestamp_type};
 
 use crate::key::{Texts, key_texts};
 use crate::sqlite::read_schema;
+use crate::written::Written;
 
 pub(super) struct Row {
     values: RecordBatch,
@@ -32,7 +34,8 @@ impl Table {
         Self { spec, rows: BTreeMap::new() }
     }
 
-    pub(super) fn write(&mut self, write: &ProjectionWrite, now: Micros) -> Result<()> {
+    pub(super) fn write(&mut self, write: &ProjectionWrite, now: Micros) -> Result<Written> {
+        let mut written = Written::default();
         for (row, key) in key_texts(&write.rows, &self.spec.key)?.into_iter().enumerate() {
             let ids = write.event_id.as_ref().filter(|ids| ids.is_valid(row));
             let put = Row {
@@ -42,22 +45,44 @@ impl Table {
                 event_id: ids.and_then(|ids| ids.value(row).try_into().ok()).map(EventId),
                 updated_at: now,
             };
-            match write.mode {
-                WriteMode::Changelog if write.weight.as_ref().is_some_and(|weight| weight.value(row) < 0) => {
-                    self.rows.remove(&key);
+            let is_delete = write.weight.as_ref().is_some_and(|weight| weight.value(row) < 0);
+            let older = |there: &Row| (there.time, there.order) <= (put.time, put.order);
+            if is_delete {
+                match self.rows.remove(&key) {
+                    Some(_) => written.deleted += 1,
+                    None => written.superseded += 1,
                 }
-                WriteMode::Changelog => {
-                    self.rows.insert(key, put);
+            } else if write.mode == WriteMode::Changelog || self.rows.get(&key).is_none_or(older) {
+                match self.rows.insert(key, put) {
+                    Some(_) => written.updated += 1,
+                    None => written.inserted += 1,
                 }
-                WriteMode::Newest => {
-                    let older = |there: &Row| (there.time, there.order) <= (put.time, put.order);
-                    if self.rows.get(&key).is_none_or(older) {
-                        self.rows.insert(key, put);
-                    }
-                }
+            } else {
+                written.superseded += 1;
             }
         }
-        Ok(())
+        Ok(written)
+    }
+
+    /// Deletes rows of before a time; says how many.
+    pub(super) fn forget(&mut self, before: Micros, max: u64) -> Result<u64> {
+        let mut old = Vec::new();
+        for (key, row) in &self.rows {
+            if (old.len() as u64) < max && self.time_of(row)? < before {
+                old.push(key.clone());
+            }
+        }
+        for key in &old {
+            self.rows.remove(key);
+        }
+        Ok(old.len() as u64)
+    }
+
+    fn time_of(&self, row: &Row) -> Result<Micros> {
+        let Some(at) = self.spec.time else { return Ok(row.time) };
+        let time = arrow::compute::cast(row.values.column(at), &timestamp_type())?;
+        let time = time.as_primitive::<TimestampMicrosecondType>();
+        Ok(if time.is_null(0) { row.time } else { time.value(0) })
     }
 
     /// Rows that fit, in the order of their keys.

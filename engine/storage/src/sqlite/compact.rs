@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use cornjacket_core::Result;
 use cornjacket_core::log::{Columns, Positions, TopicPartition};
-use rusqlite::params;
 
-use super::connection::storage_error;
 use super::index::Block;
 use super::log::Shared;
 use crate::block::{Cut, Footer, decode_type, encode};
@@ -45,9 +43,13 @@ impl Compactor {
                     match compact(&of_thread, NEWEST, FEWEST) {
                         Ok(0) => break,
                         Ok(merged) => tracing::debug!(merged, "blocks of the log were merged"),
-                        Err(error) => {
+                        Err(error) if error.is_transient() => {
                             tracing::warn!(%error, "compaction of the log failed and will be tried again");
                             break;
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "blocks of the log are not merged any more: look with `cornjacket check --data`");
+                            return;
                         }
                     }
                 }
@@ -78,8 +80,11 @@ impl Drop for Compactor {
 type Run = Vec<(i64, Block)>;
 
 fn compact(shared: &Shared, newest: usize, fewest: usize) -> Result<usize> {
+    // Retention would be undone by what was read before it.
+    let _alone = shared.maintenance.lock();
     let run = next_run(shared, newest, fewest);
-    if run.is_empty() {
+    // What room is left on a full disk is not for this.
+    if run.is_empty() || shared.has_room().is_err() {
         return Ok(0);
     }
     let Some((footer, body)) = merge(shared, &run)? else { return Ok(0) };
@@ -89,8 +94,9 @@ fn compact(shared: &Shared, newest: usize, fewest: usize) -> Result<usize> {
         bytes: body.len(),
         footer: Arc::new(footer),
     };
-    swap(shared, &run, block, &body)?;
-    Ok(run.len())
+    let merged: Vec<i64> = run.iter().map(|(seq, _)| *seq).collect();
+    shared.swap(&merged, block, &body)?;
+    Ok(merged.len())
 }
 
 /// The first run of small blocks that is worth a merge.
@@ -130,7 +136,7 @@ fn merge(shared: &Shared, run: &Run) -> Result<Option<(Footer, Vec<u8>)>> {
         let Some(body) = shared.body(*seq, &block.footer)? else { return Ok(None) };
         for index in &block.footer.types {
             let Some(event_type) = cut.catalogue.types.get(&index.event_type) else { return Ok(None) };
-            let rows = decode_type(index, &body, event_type, None)?;
+            let rows = decode_type(index, &body, event_type, None).map_err(|error| shared.in_block(*seq, error))?;
             segments.extend(index.spans.iter().map(|span| Segment {
                 event_type: Arc::clone(event_type),
                 at: TopicPartition { topic: index.topic.as_str().into(), partition: span.partition },
@@ -140,24 +146,4 @@ fn merge(shared: &Shared, run: &Run) -> Result<Option<(Footer, Vec<u8>)>> {
         }
     }
     encode(&segments).map(Some)
-}
-
-fn swap(shared: &Shared, run: &Run, block: Block, body: &[u8]) -> Result<()> {
-    let numbers: Vec<i64> = run.iter().map(|(seq, _)| *seq).collect();
-    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return Ok(()) };
-    let footer = serde_json::to_string(&*block.footer).unwrap_or_default();
-    shared.write_between(|connection| {
-        let write = |connection: &mut rusqlite::Connection| -> rusqlite::Result<()> {
-            let transaction = connection.transaction()?;
-            transaction.execute("DELETE FROM blocks WHERE seq > ?1 AND seq <= ?2", [first, last])?;
-            let sql = "UPDATE blocks SET first_at = ?2, last_at = ?3, footer = ?4, body = ?5 WHERE seq = ?1";
-            transaction.execute(sql, params![first, block.first_at, block.last_at, footer, body])?;
-            transaction.commit()
-        };
-        write(connection).map_err(storage_error)?;
-        let mut index = shared.index.lock();
-        index.replace(&numbers, block);
-        index.forget_before(last + 1);
-        Ok(())
-    })
 }

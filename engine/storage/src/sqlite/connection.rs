@@ -9,20 +9,37 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 /// How many pages the write-ahead log may grow to before it is folded into the file.
 const CHECKPOINT_PAGES: u32 = 4_000;
 /// How long a statement waits for another process or checkpoint that holds the file, in ms.
-const BUSY_MS: u32 = 5_000;
+pub(super) const BUSY_MS: u32 = 5_000;
 /// Read connections that are kept open while nobody uses them.
 const IDLE_READERS: usize = 8;
 
+/// How long the write-ahead log may stay when it is begun anew, in bytes.
+const JOURNAL_BYTES: u64 = super::place::WAL_BYTES;
+
 /// Opens a file for writing and applies the migrations that it has not seen; the first has number 1.
 pub(super) fn open_writer(path: &Path, migrations: &[&str]) -> Result<Connection> {
-    let mut connection = Connection::open(path).map_err(storage_error)?;
+    let mut connection = Connection::open(path).map_err(|error| named(path, storage_error(error)))?;
     let pragmas = format!(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout={BUSY_MS};
-         PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000;"
+         PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}; PRAGMA journal_size_limit={JOURNAL_BYTES};
+         PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16000;"
     );
-    connection.execute_batch(&pragmas).map_err(storage_error)?;
-    migrate(&mut connection, path, migrations)?;
+    connection.execute_batch(&pragmas).map_err(|error| named(path, storage_error(error)))?;
+    migrate(&mut connection, path, migrations).map_err(|error| named(path, error))?;
     Ok(connection)
+}
+
+/// The same error with the file that it is about.
+pub(super) fn named(path: &Path, error: Error) -> Error {
+    let file = path.display();
+    match error {
+        Error::Corrupt(text) => Error::Corrupt(format!("{file}: {text}")),
+        Error::Unavailable(text) => Error::Unavailable(format!("{file}: {text}")),
+        Error::Full(text) => Error::Full(format!("{file}: {text}")),
+        // A stream of rows that Arrow cannot make sense of is damaged.
+        Error::Arrow(error) => Error::Corrupt(format!("{file}: {error}")),
+        other => other,
+    }
 }
 
 fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<()> {
@@ -45,13 +62,28 @@ fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Res
     transaction.commit().map_err(storage_error)
 }
 
-/// What a `SQLite` error means to the caller.
+/// What a `SQLite` error means to the caller. Only what waiting may help is worth another try: a table that is missing or a
+/// rule that is broken stays so.
 #[allow(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 pub(super) fn storage_error(error: rusqlite::Error) -> Error {
+    let text = error.to_string();
     match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => Error::Full(error.to_string()),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) | None => Error::Corrupt(error.to_string()),
-        Some(_) => Error::Unavailable(error.to_string()),
+        Some(ErrorCode::DiskFull) => Error::Full(text),
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::SystemIoFailure
+            | ErrorCode::CannotOpen
+            | ErrorCode::ReadOnly
+            | ErrorCode::PermissionDenied
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OutOfMemory
+            | ErrorCode::OperationAborted
+            | ErrorCode::OperationInterrupted
+            | ErrorCode::SchemaChanged,
+        ) => Error::Unavailable(text),
+        Some(ErrorCode::TooBig) => Error::Compute(text),
+        _ => Error::Corrupt(text),
     }
 }
 

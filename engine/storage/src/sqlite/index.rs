@@ -28,6 +28,8 @@ pub(super) struct Index {
     /// For each partition the offset after a block's last row and the block, in order.
     ends: HashMap<TopicPartition, Vec<(i64, i64)>>,
     pub(super) end: Positions,
+    /// Where the partitions begin of which retention has deleted the oldest events.
+    pub(super) begin: Positions,
     tail: Tail,
 }
 
@@ -42,6 +44,42 @@ struct Tail {
 const TAIL_BYTES: usize = 64 * 1024 * 1024;
 
 impl Index {
+    /// An index without blocks, of partitions that begin there.
+    pub(super) fn start(&mut self, begin: &Positions) {
+        self.blocks.clear();
+        self.ends.clear();
+        self.set_begin(begin);
+    }
+
+    /// Takes blocks out and puts others in their own places.
+    pub(super) fn forget(&mut self, gone: &[i64], changed: Vec<(i64, Block)>, begin: &Positions) {
+        for seq in gone {
+            self.blocks.remove(seq);
+        }
+        self.blocks.extend(changed);
+        self.set_begin(begin);
+        self.index_again();
+    }
+
+    /// A position, but nowhere before the beginning.
+    pub(super) fn beginning(&self, from: &Positions) -> Positions {
+        let mut from = from.clone();
+        for (at, begin) in &self.begin.0 {
+            let later = from.get(at).max(*begin);
+            from.0.insert(at.clone(), later);
+        }
+        from
+    }
+
+    /// A partition does not end before it begins, also when it has no block.
+    fn set_begin(&mut self, begin: &Positions) {
+        for (at, offset) in &begin.0 {
+            self.begin.0.insert(at.clone(), *offset);
+            let end = self.end.get(at).max(*offset);
+            self.end.0.insert(at.clone(), end);
+        }
+    }
+
     pub(super) fn add(&mut self, seq: i64, block: Block) {
         for (at, _, last) in block.footer.ranges() {
             let reached = self.end.get(&at).max(last + 1);
@@ -58,6 +96,10 @@ impl Index {
             self.blocks.remove(seq);
         }
         self.blocks.insert(*first, block);
+        self.index_again();
+    }
+
+    fn index_again(&mut self) {
         self.ends.clear();
         let blocks = std::mem::take(&mut self.blocks);
         for (seq, block) in blocks {

@@ -1,39 +1,53 @@
 //! The embedded log: one block a commit.
 
-use std::collections::{BTreeMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use cornjacket_core::catalogue::{Catalogue, stored};
+use arrow::array::RecordBatch;
+use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::environment::Environment;
 use cornjacket_core::id::EventId;
-use cornjacket_core::log::{Columns, Committed, EventLog, Events, Mark, Positions, Slice, TopicPartition};
-use cornjacket_core::time::{Micros, SECOND};
+use cornjacket_core::log::{
+    Columns, Committed, EventLog, Events, LogCount, Notes, Positions, RECEIPT_AGE, Slice, TopicPartition,
+};
+use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::commit::{
+    block_of, blocks_from, check_topics, find_client_id, known_ids, store_block, store_merged, store_notes,
+};
 use super::compact::Compactor;
-use super::connection::{Readers, open_writer, storage_error};
+use super::connection::{Readers, named, open_writer, storage_error};
+use super::forget::begins;
 use super::index::{Block, Decoded, Index};
+use super::place::Place;
+use super::wal;
 use crate::block::{Cut, Footer, TypeIndex, decode_type, encode};
-use crate::sim::partitions_differ;
 use crate::split::{Split, client_ids, split};
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/log/0001_log.sql"),
     include_str!("../../../../migrations/sqlite/log/0002_marks.sql"),
+    include_str!("../../../../migrations/sqlite/log/0003_receipts.sql"),
+    include_str!("../../../../migrations/sqlite/log/0004_ledger.sql"),
 ];
-/// For how long a repeat of a client-given id is looked for.
-const CLIENT_ID_AGE: Micros = 7 * 86_400 * SECOND;
 /// Old client-given ids are deleted a few at a time, so that no append waits long for it.
 const PRUNE_EVERY: u64 = 1_000;
 
 /// How often, and how long in between, a reader looks whether compaction has just swapped the block it reads.
 const SWAP_LOOKS: u32 = 100;
 const SWAP_WAIT: Duration = Duration::from_millis(5);
+
+/// How often, and how long in between, the file is tried to be opened after a failed commit.
+const REOPENS: u32 = 50;
+const REOPEN_WAIT: Duration = Duration::from_millis(200);
+
+/// The file of the log.
+pub(crate) const LOG_FILE: &str = "log.db";
 
 /// The log in `log.db`.
 pub struct SqliteLog {
@@ -43,39 +57,72 @@ pub struct SqliteLog {
 
 /// What appends, reads and compaction share.
 pub(super) struct Shared {
-    path: PathBuf,
+    pub(super) place: Place,
+    /// Bytes of the disk that no append may touch, if it is not left to the disk's size.
+    min_free: Option<u64>,
     pub(super) catalogue: Arc<Catalogue>,
     environment: Environment,
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
+    /// Held by whoever rewrites blocks.
+    pub(super) maintenance: Mutex<()>,
     pub(super) readers: Readers,
     pub(super) index: Mutex<Index>,
     grown: Condvar,
 }
 
-struct Writer {
+pub(super) struct Writer {
     /// `None` after a failure, until it is opened again.
-    connection: Option<Connection>,
+    pub(super) connection: Option<Connection>,
     next: i64,
     appends: u64,
+    /// Blocks that a merge wanted to replace by another when it failed: whether it did is looked up in the file.
+    unsure: Option<(Vec<i64>, Block)>,
+    /// Whether blocks may have gone or changed otherwise when retention failed: all are looked up in the file.
+    pub(super) is_index_unsure: bool,
 }
 
 impl SqliteLog {
     /// Opens or makes the log in a folder.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when a topic has another number of partitions or the file is a newer version's.
+    /// [`Error::Conflict`] when a topic has another number of partitions or the file is a newer version's;
+    /// [`Error::Corrupt`] when it is damaged where that can be seen without reading every block.
     pub fn open(folder: &Path, catalogue: Arc<Catalogue>, environment: Environment) -> Result<Self> {
-        let path = folder.join("log.db");
+        Self::open_keeping(folder, catalogue, environment, None)
+    }
+
+    /// As [`SqliteLog::open`]; appends are refused while the disk has no more than `min_free` bytes, or, where that is
+    /// not given, 64 MiB or a twentieth of a small disk.
+    ///
+    /// # Errors
+    /// As [`SqliteLog::open`].
+    pub fn open_keeping(
+        folder: &Path,
+        catalogue: Arc<Catalogue>,
+        environment: Environment,
+        min_free: Option<u64>,
+    ) -> Result<Self> {
+        let path = folder.join(LOG_FILE);
+        wal::inspect(&path)?;
         let connection = open_writer(&path, &MIGRATIONS)?;
-        check_topics(&connection, &catalogue)?;
-        let index = load_index(&connection)?;
+        check_topics(&connection, &catalogue).map_err(|error| named(&path, error))?;
+        let mut index = Index::default();
+        load(&mut index, &connection).map_err(|error| named(&path, error))?;
         let next = index.blocks.keys().next_back().map_or(1, |last| last + 1);
         let shared = Arc::new(Shared {
             readers: Readers::new(path.clone()),
-            path,
+            place: Place::of(&path)?,
+            min_free,
             catalogue,
             environment,
-            writer: Mutex::new(Writer { connection: Some(connection), next, appends: 0 }),
+            writer: Mutex::new(Writer {
+                connection: Some(connection),
+                next,
+                appends: 0,
+                unsure: None,
+                is_index_unsure: false,
+            }),
+            maintenance: Mutex::default(),
             index: Mutex::new(index),
             grown: Condvar::new(),
         });
@@ -95,6 +142,7 @@ impl SqliteLog {
     /// # Errors
     /// [`Error::Corrupt`] with the first fault.
     pub fn verify(&self) -> Result<()> {
+        let begin = self.shared.index.lock().begin.clone();
         let slice = self.read(&Positions::default(), None, usize::MAX, &Columns::All)?;
         let mut seen: BTreeMap<TopicPartition, Vec<i64>> = BTreeMap::new();
         for chunk in &slice.chunks {
@@ -106,7 +154,7 @@ impl SqliteLog {
         }
         for (at, mut offsets) in seen {
             offsets.sort_unstable();
-            if !offsets.iter().copied().eq(0..slice.end.get(&at)) {
+            if !offsets.iter().copied().eq(begin.get(&at)..slice.end.get(&at)) {
                 return Err(Error::Corrupt(format!("offsets of {}/{} are not dense", at.topic, at.partition)));
             }
         }
@@ -114,50 +162,23 @@ impl SqliteLog {
     }
 }
 
-fn check_topics(connection: &Connection, catalogue: &Catalogue) -> Result<()> {
-    for (topic, partitions) in &catalogue.topics {
-        let sql =
-            "INSERT INTO topics VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET name = name RETURNING partitions";
-        let stored: u32 =
-            connection.query_row(sql, params![topic, partitions], |row| row.get(0)).map_err(storage_error)?;
-        if stored != *partitions {
-            return Err(partitions_differ(topic, stored, *partitions));
-        }
-    }
-    Ok(())
-}
-
-fn load_index(connection: &Connection) -> Result<Index> {
-    let sql = "SELECT seq, first_at, last_at, footer, length(body) FROM blocks ORDER BY seq";
-    let mut statement = connection.prepare(sql).map_err(storage_error)?;
-    let mut rows = statement.query([]).map_err(storage_error)?;
-    let mut index = Index::default();
-    while let Some(row) = rows.next().map_err(storage_error)? {
-        let column = |at: usize| row.get::<_, i64>(at).map_err(storage_error);
-        let footer: String = row.get(3).map_err(storage_error)?;
-        let footer: Footer = serde_json::from_str(&footer)
-            .map_err(|error| Error::Corrupt(format!("the footer of block {}: {error}", column(0).unwrap_or(-1))))?;
-        let bytes = usize::try_from(column(4)?).unwrap_or(0);
-        index.add(column(0)?, Block { first_at: column(1)?, last_at: column(2)?, bytes, footer: Arc::new(footer) });
-    }
-    Ok(index)
-}
-
 impl EventLog for SqliteLog {
-    fn append(&self, commit: &[Events], marks: &[Mark]) -> Result<Committed> {
+    fn append(&self, commit: &[Events], notes: &Notes) -> Result<Committed> {
+        self.shared.place.is_there()?;
         let mut writer = self.shared.writer.lock();
-        let end = self.shared.index.lock().end.clone();
         self.shared.with_connection(&mut writer)?;
+        let end = self.shared.index.lock().end.clone();
         let known = match &writer.connection {
             Some(connection) => known_ids(connection, &client_ids(commit))?,
             None => return Err(Error::Unavailable("the log is closed".into())),
         };
         let laid_out = split(commit, &self.shared.catalogue, &end, &known)?;
         if laid_out.segments.is_empty() {
-            Shared::write_marks(&mut writer, marks)?;
+            self.shared.write_notes(&mut writer, notes)?;
             return Ok(Committed { stored: 0, repeated: laid_out.repeated });
         }
-        self.shared.write(&mut writer, laid_out, marks)
+        self.shared.has_room()?;
+        self.shared.write(&mut writer, laid_out, notes)
     }
 
     fn marks(&self) -> Result<BTreeMap<String, String>> {
@@ -169,12 +190,50 @@ impl EventLog for SqliteLog {
         })
     }
 
+    fn receipts(&self, source: &str, max_bytes: usize) -> Result<Vec<Vec<u8>>> {
+        let since = self.shared.environment.clock.now() - RECEIPT_AGE;
+        self.shared.readers.read(|connection| {
+            let sql = "SELECT bytes FROM receipts WHERE source = ?1 AND at >= ?2 ORDER BY number DESC";
+            let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
+            let mut rows = statement.query(params![source, since]).map_err(storage_error)?;
+            let (mut receipts, mut bytes) = (Vec::<Vec<u8>>::new(), 0);
+            while let Some(row) = rows.next().map_err(storage_error)?.filter(|_| bytes < max_bytes) {
+                receipts.push(row.get(0).map_err(storage_error)?);
+                bytes += receipts.last().map_or(0, Vec::len);
+            }
+            Ok(receipts)
+        })
+    }
+
+    fn counts(&self, until: &Positions) -> Result<BTreeMap<String, LogCount>> {
+        // Nothing is appended meanwhile, so that both counts are of the same moment.
+        let mut writer = self.shared.writer.lock();
+        self.shared.with_connection(&mut writer)?;
+        let Some(connection) = &writer.connection else { return Err(Error::Closed) };
+        let mut statement =
+            connection.prepare_cached("SELECT event_type, rows, forgotten FROM accepted").map_err(storage_error)?;
+        let row = |row: &rusqlite::Row<'_>| {
+            let count = LogCount { accepted: row.get(1)?, forgotten: row.get(2)?, ..LogCount::default() };
+            Ok((row.get::<_, String>(0)?, count))
+        };
+        let rows = statement.query_map([], row).map_err(storage_error)?;
+        let mut counts: BTreeMap<String, LogCount> = rows.collect::<rusqlite::Result<_>>().map_err(storage_error)?;
+        for block in self.shared.index.lock().blocks.values() {
+            for index in &block.footer.types {
+                let count = counts.entry(index.event_type.clone()).or_default();
+                count.present += index.rows() as u64;
+                count.reached += index.rows_before(until) as u64;
+            }
+        }
+        Ok(counts)
+    }
+
     fn end(&self) -> Positions {
         self.shared.index.lock().end.clone()
     }
 
     fn read(&self, from: &Positions, until: Option<&Positions>, max_rows: usize, columns: &Columns) -> Result<Slice> {
-        let mut slice = Slice { chunks: Vec::new(), end: from.clone() };
+        let mut slice = Slice { chunks: Vec::new(), end: self.shared.index.lock().beginning(from) };
         let mut rows = 0;
         while rows < max_rows {
             // Asked anew for every block: compaction may have merged the next one into an earlier one meanwhile.
@@ -200,45 +259,89 @@ impl EventLog for SqliteLog {
 
     fn find(&self, event: EventId) -> Result<Option<(TopicPartition, i64)>> {
         if let Some(found) = self.shared.readers.read(|connection| find_client_id(connection, event))? {
-            return Ok(Some(found));
+            // Its id is known for longer than it is kept.
+            let is_there = self.shared.index.lock().begin.get(&found.0) <= found.1;
+            return Ok(is_there.then_some(found));
         }
         self.shared.find_ours(event)
     }
+
+    fn forget(&self, before: &BTreeMap<String, Micros>, floor: &Positions) -> Result<u64> {
+        self.shared.forget(before, floor)
+    }
+}
+
+/// Takes every block of a file into the index.
+fn load(index: &mut Index, connection: &Connection) -> Result<()> {
+    let blocks = blocks_from(connection, i64::MIN)?;
+    index.start(&begins(connection)?);
+    for (seq, block) in blocks {
+        index.add(seq, block);
+    }
+    Ok(())
 }
 
 impl Shared {
-    /// Makes sure that there is a connection to write with.
-    fn with_connection(&self, writer: &mut Writer) -> Result<()> {
-        if writer.connection.is_none() {
-            writer.connection = Some(open_writer(&self.path, &MIGRATIONS)?);
+    /// Makes sure that there is a connection to write with. One that is opened after a failure looks what became of the
+    /// work that had failed: it may be durable all the same, and nothing may be written over it.
+    pub(super) fn with_connection(&self, writer: &mut Writer) -> Result<()> {
+        if writer.connection.is_some() {
+            return Ok(());
         }
+        let path = self.place.path();
+        let connection = open_writer(path, &MIGRATIONS)?;
+        if let Some((merged, block)) = &writer.unsure {
+            let first = merged.first().copied().unwrap_or_default();
+            let sql = "SELECT footer FROM blocks WHERE seq = ?1";
+            let footer: Option<String> =
+                connection.query_row(sql, [first], |row| row.get(0)).optional().map_err(storage_error)?;
+            if footer.is_some_and(|footer| footer == block.footer.to_text((first, block.first_at, block.last_at))) {
+                self.index.lock().replace(merged, block.clone());
+            }
+            writer.unsure = None;
+        }
+        if writer.is_index_unsure {
+            load(&mut self.index.lock(), &connection).map_err(|error| named(path, error))?;
+            writer.is_index_unsure = false;
+        }
+        for (seq, block) in blocks_from(&connection, writer.next).map_err(|error| named(path, error))? {
+            self.index.lock().add(seq, block);
+            writer.next = seq + 1;
+        }
+        self.grown.notify_all();
+        writer.connection = Some(connection);
         Ok(())
     }
 
-    fn write(&self, writer: &mut Writer, laid_out: Split, marks: &[Mark]) -> Result<Committed> {
+    fn write(&self, writer: &mut Writer, laid_out: Split, notes: &Notes) -> Result<Committed> {
         let (footer, body) = encode(&laid_out.segments)?;
         let block = Block { bytes: body.len(), ..block_of(&laid_out, footer) };
         let seq = writer.next;
         writer.appends += 1;
-        let prune = writer.appends.is_multiple_of(PRUNE_EVERY).then(|| self.environment.clock.now() - CLIENT_ID_AGE);
+        let now = self.environment.clock.now();
+        let prune = writer.appends.is_multiple_of(PRUNE_EVERY).then_some(now);
         let Some(connection) = &mut writer.connection else { return Err(Error::Closed) };
-        if let Err(error) = store_block(connection, (seq, &block, &body), &laid_out, prune, marks) {
-            self.after_failure(writer, seq, error)?;
+        match store_block(connection, (seq, &block, &body), &laid_out, prune, (notes, now)) {
+            Ok(()) => {
+                self.place.fold(connection);
+                writer.next += 1;
+                self.publish(seq, block, &laid_out)?;
+            }
+            Err(error) => self.after_failure(writer, seq, error)?,
         }
-        writer.next += 1;
         let stored = laid_out.segments.iter().map(|segment| segment.rows.num_rows() as u64).sum();
-        self.publish(seq, block, &laid_out)?;
         Ok(Committed { stored, repeated: laid_out.repeated })
     }
 
-    /// Marks alone: every event of the commit was there already, or was rejected.
-    fn write_marks(writer: &mut Writer, marks: &[Mark]) -> Result<()> {
-        let Some(connection) = writer.connection.as_mut().filter(|_| !marks.is_empty()) else { return Ok(()) };
+    /// Notes alone: every event of the commit was there already, or was rejected.
+    fn write_notes(&self, writer: &mut Writer, notes: &Notes) -> Result<()> {
+        let Some(connection) = writer.connection.as_mut().filter(|_| !notes.is_empty()) else { return Ok(()) };
+        let now = self.environment.clock.now();
         let outcome = connection.transaction().and_then(|transaction| {
-            store_marks(&transaction, marks)?;
+            store_notes(&transaction, notes, now)?;
             transaction.commit()
         });
-        // The same marks may be written again, so it does not matter whether these were.
+        // The same notes may be written again, so it does not matter whether these were.
         outcome.map_err(|error| {
             writer.connection = None;
             storage_error(error)
@@ -246,14 +349,23 @@ impl Shared {
     }
 
     /// After a failure it may not be known whether the commit is durable: the file is opened anew and looked into. The
-    /// fsync is never tried again on the same connection, since its dirty pages may be gone.
+    /// fsync is never tried again on the same connection, since its dirty pages may be gone. Until it is known nobody is
+    /// answered; who tried again might be stored twice.
     fn after_failure(&self, writer: &mut Writer, seq: i64, error: rusqlite::Error) -> Result<()> {
         writer.connection = None;
-        self.with_connection(writer)?;
-        let Some(connection) = &writer.connection else { return Err(Error::Closed) };
-        let sql = "SELECT 1 FROM blocks WHERE seq = ?1";
-        let there = connection.query_row(sql, [seq], |_| Ok(())).optional().map_err(storage_error)?;
-        if there.is_some() { Ok(()) } else { Err(storage_error(error)) }
+        for _ in 0..REOPENS {
+            match self.with_connection(writer) {
+                // A commit that is there was taken into the index like any other.
+                Ok(()) if writer.next > seq => return Ok(()),
+                Ok(()) => return Err(named(self.place.path(), storage_error(error))),
+                Err(again) if again.is_transient() => std::thread::sleep(REOPEN_WAIT),
+                Err(again) => return Err(again),
+            }
+        }
+        let path = self.place.path().display();
+        Err(Error::Corrupt(format!(
+            "{path} failed ({error}) and cannot be opened: whether its last commit is durable is not known"
+        )))
     }
 
     fn publish(&self, seq: i64, block: Block, laid_out: &Split) -> Result<()> {
@@ -276,13 +388,35 @@ impl Shared {
         Ok(())
     }
 
-    /// Does something with the writer's connection, between appends.
-    pub(super) fn write_between<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
+    /// Puts a merged block in the place of others, in the file and then in the index.
+    pub(super) fn swap(&self, merged: &[i64], block: Block, body: &[u8]) -> Result<()> {
         let mut writer = self.writer.lock();
         self.with_connection(&mut writer)?;
-        match &mut writer.connection {
-            Some(connection) => work(connection),
-            None => Err(Error::Closed),
+        let Some(connection) = &mut writer.connection else { return Err(Error::Closed) };
+        if let Err(error) = store_merged(connection, merged, &block, body) {
+            writer.connection = None;
+            writer.unsure = Some((merged.to_vec(), block));
+            return Err(named(self.place.path(), storage_error(error)));
+        }
+        self.place.fold(connection);
+        let mut index = self.index.lock();
+        index.replace(merged, block);
+        index.forget_before(merged.last().map_or(i64::MIN, |last| last + 1));
+        Ok(())
+    }
+
+    /// Whether the disk has more room than what is kept for what is stored already.
+    pub(super) fn has_room(&self) -> Result<()> {
+        self.place.has_room(self.min_free)
+    }
+
+    /// Names the block that an error is about.
+    pub(super) fn in_block(&self, seq: i64, error: Error) -> Error {
+        let block = format!("{}: block {seq}", self.place.path().display());
+        match error {
+            Error::Corrupt(why) => Error::Corrupt(format!("{block}: {why}")),
+            Error::Arrow(why) => Error::Corrupt(format!("{block}: {why}")),
+            other => other,
         }
     }
 
@@ -297,7 +431,7 @@ impl Shared {
     }
 
     /// The wanted rows of a block by event type; `None` if compaction has changed the block meanwhile.
-    fn decode(&self, seq: i64, footer: &Arc<Footer>, cut: &Cut<'_>) -> Result<Option<Decoded>> {
+    pub(super) fn decode(&self, seq: i64, footer: &Arc<Footer>, cut: &Cut<'_>) -> Result<Option<Decoded>> {
         if let Some(decoded) = self.index.lock().decoded(seq) {
             return Ok(Some(decoded));
         }
@@ -311,7 +445,8 @@ impl Shared {
         for index in wanted {
             let Some(event_type) = self.catalogue.types.get(&index.event_type) else { continue };
             let columns = cut.columns_of(&index.event_type).flatten();
-            decoded.insert(index.event_type.clone(), decode_type(index, &body, event_type, columns)?);
+            let rows = decode_type(index, &body, event_type, columns).map_err(|error| self.in_block(seq, error))?;
+            decoded.insert(index.event_type.clone(), rows);
         }
         Ok(Some(Arc::new(decoded)))
     }
@@ -330,7 +465,8 @@ impl Shared {
             // The index changes just after the file does: either this is that moment, or the block is damaged.
             std::thread::sleep(SWAP_WAIT);
         }
-        Err(Error::Corrupt(format!("block {seq} of the log does not hold the {expected} bytes that its footer says")))
+        let why = format!("it does not hold the {expected} bytes that its footer says");
+        Err(self.in_block(seq, Error::Corrupt(why)))
     }
 
     fn read_body(&self, seq: i64) -> Result<Option<Vec<u8>>> {
@@ -340,107 +476,4 @@ impl Shared {
             statement.query_row([seq], |row| row.get(0)).optional().map_err(storage_error)
         })
     }
-
-    /// An event whose id we assigned: its id says in which millisecond it was taken in.
-    fn find_ours(&self, event: EventId) -> Result<Option<(TopicPartition, i64)>> {
-        let millis = event.0[..6].iter().fold(0_i64, |value, byte| (value << 8) | i64::from(*byte));
-        let (from, to) = (millis * 1_000, millis * 1_000 + 999);
-        let near = |block: &Block| block.first_at <= to && block.last_at >= from;
-        let candidates: Vec<(i64, Arc<Footer>)> = {
-            let index = self.index.lock();
-            let blocks = index.blocks.iter().rev().filter(|(_, block)| near(block));
-            blocks.map(|(seq, block)| (*seq, Arc::clone(&block.footer))).collect()
-        };
-        let types = self.catalogue.types.keys().map(|name| (name.clone(), vec![stored::EVENT_ID])).collect();
-        let columns = Columns::Only(types);
-        let from = Positions::default();
-        let cut = Cut { from: &from, until: None, columns: &columns, catalogue: &self.catalogue };
-        for (seq, footer) in candidates {
-            let Some(decoded) = self.decode(seq, &footer, &cut)? else { return self.find_ours(event) };
-            if let Some(found) = find_in(&footer, &decoded, event) {
-                return Ok(Some(found));
-            }
-        }
-        Ok(None)
-    }
-}
-
-fn find_in(footer: &Footer, decoded: &Decoded, event: EventId) -> Option<(TopicPartition, i64)> {
-    footer.types.iter().find_map(|index| {
-        let ids = decoded.get(&index.event_type)?.column(stored::EVENT_ID).as_fixed_size_binary();
-        let row = (0..ids.len()).find(|row| ids.value(*row) == event.0)?;
-        let span = index.spans.iter().find(|span| (span.row..span.row + span.rows).contains(&row))?;
-        let at = TopicPartition { topic: index.topic.as_str().into(), partition: span.partition };
-        Some((at, span.offsets().value(row - span.row)))
-    })
-}
-
-fn block_of(laid_out: &Split, footer: Footer) -> Block {
-    let times = laid_out.segments.iter().map(|segment| {
-        let times = segment.rows.column(stored::INGESTED_AT);
-        let times = times.as_primitive::<arrow::datatypes::TimestampMicrosecondType>().values();
-        (times.iter().min().copied().unwrap_or(0), times.iter().max().copied().unwrap_or(0))
-    });
-    let (first_at, last_at) = times.fold((Micros::MAX, Micros::MIN), |(a, b), (c, d)| (a.min(c), b.max(d)));
-    Block { first_at, last_at, bytes: 0, footer: Arc::new(footer) }
-}
-
-fn store_block(
-    connection: &mut Connection,
-    (seq, block, body): (i64, &Block, &[u8]),
-    laid_out: &Split,
-    prune: Option<Micros>,
-    marks: &[Mark],
-) -> rusqlite::Result<()> {
-    let footer = serde_json::to_string(&*block.footer).unwrap_or_default();
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-    transaction
-        .prepare_cached("INSERT INTO blocks (seq, first_at, last_at, footer, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![seq, block.first_at, block.last_at, footer, body])?;
-    if !laid_out.client_ids.is_empty() {
-        let mut insert = transaction.prepare_cached("INSERT INTO client_ids VALUES (?1, ?2, ?3, ?4, ?5)")?;
-        for given in &laid_out.client_ids {
-            insert.execute(params![given.id.0, &*given.at.topic, given.at.partition, given.offset, block.last_at])?;
-        }
-    }
-    store_marks(&transaction, marks)?;
-    if let Some(before) = prune {
-        let sql = "DELETE FROM client_ids WHERE id IN (SELECT id FROM client_ids WHERE at < ?1 LIMIT 10000)";
-        transaction.execute(sql, [before])?;
-    }
-    transaction.commit()
-}
-
-fn store_marks(connection: &Connection, marks: &[Mark]) -> rusqlite::Result<()> {
-    if marks.is_empty() {
-        return Ok(());
-    }
-    let mut insert = connection.prepare_cached("INSERT OR REPLACE INTO marks VALUES (?1, ?2)")?;
-    for Mark { source, position } in marks {
-        insert.execute(params![source, position])?;
-    }
-    Ok(())
-}
-
-fn known_ids(connection: &Connection, ids: &[EventId]) -> Result<HashSet<EventId>> {
-    let mut known = HashSet::new();
-    if ids.is_empty() {
-        return Ok(known);
-    }
-    let mut statement = connection.prepare_cached("SELECT 1 FROM client_ids WHERE id = ?1").map_err(storage_error)?;
-    for id in ids {
-        if statement.exists([id.0]).map_err(storage_error)? {
-            known.insert(*id);
-        }
-    }
-    Ok(known)
-}
-
-fn find_client_id(connection: &Connection, event: EventId) -> Result<Option<(TopicPartition, i64)>> {
-    let sql = "SELECT topic, partition, \"offset\" FROM client_ids WHERE id = ?1";
-    let found = connection.query_row(sql, [event.0], |row| {
-        let topic: String = row.get(0)?;
-        Ok((TopicPartition { topic: topic.into(), partition: row.get(1)? }, row.get(2)?))
-    });
-    found.optional().map_err(storage_error)
 }

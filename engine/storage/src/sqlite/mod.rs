@@ -3,13 +3,22 @@
 //! Both files use write-ahead logging with `synchronous=FULL`: when a commit returns, it survives the loss of power. Each
 //! has one writer connection; reads have their own and never wait for it.
 
+mod commit;
 mod compact;
 mod connection;
+mod deliveries;
+mod find;
+mod forget;
 mod index;
+mod ledger;
+mod letters;
 mod log;
+mod place;
+mod retention;
 mod store;
 mod table;
 mod value;
+mod wal;
 
 use std::sync::Arc;
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    DeadLetter, DeadLetters, EpochCommit, EpochRecord, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot,
-    Store, StoredDeadLetter,
+    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
 };
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
@@ -21,23 +21,28 @@ use serde::de::DeserializeOwned;
 use super::connection::{Readers, open_writer, storage_error};
 use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
+use crate::checksum::seal_stream;
 use crate::key::key_text;
 
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/store/0001_store.sql"),
     include_str!("../../../../migrations/sqlite/store/0002_outlets.sql"),
+    include_str!("../../../../migrations/sqlite/store/0003_dead_letters.sql"),
+    include_str!("../../../../migrations/sqlite/store/0004_deliveries.sql"),
 ];
 
 /// The store in `store.db`, as one pipeline sees it.
 pub struct SqliteStore {
-    pipeline: String,
+    pub(super) pipeline: String,
+    /// The version of the pipeline's file.
+    pub(super) version: String,
     path: PathBuf,
     /// `None` after a failure, until it is opened again.
     writer: Mutex<Option<Connection>>,
     readers: Readers,
 }
 
-fn to_json<T: Serialize>(value: &T) -> Result<String> {
+pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
@@ -50,15 +55,21 @@ impl SqliteStore {
     ///
     /// # Errors
     /// [`Error::Conflict`] when the file is a newer version's.
-    pub fn open(folder: &Path, pipeline: &str) -> Result<Self> {
+    pub fn open(folder: &Path, (pipeline, version): (&str, &str)) -> Result<Self> {
         let path = folder.join("store.db");
         let writer = Mutex::new(Some(open_writer(&path, &MIGRATIONS)?));
-        Ok(Self { pipeline: pipeline.into(), readers: Readers::new(path.clone()), path, writer })
+        Ok(Self {
+            pipeline: pipeline.into(),
+            version: version.into(),
+            readers: Readers::new(path.clone()),
+            path,
+            writer,
+        })
     }
 
     /// Does work in one transaction. After a failure the connection is opened anew, since what it had written may or may
     /// not be there; `is_done` looks.
-    fn transact(
+    pub(super) fn transact(
         &self,
         work: impl Fn(&Connection) -> Result<()>,
         is_done: impl Fn(&Connection) -> Result<bool>,
@@ -80,7 +91,7 @@ impl SqliteStore {
     }
 
     /// One value from one row, if there is one.
-    fn one<T>(
+    pub(super) fn one<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -92,7 +103,7 @@ impl SqliteStore {
         })
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &str,
         params: impl Params,
@@ -105,7 +116,7 @@ impl SqliteStore {
         })
     }
 
-    fn last_of(&self, connection: &Connection) -> Result<Option<EpochRecord>> {
+    pub(super) fn last_of(&self, connection: &Connection) -> Result<Option<EpochRecord>> {
         let sql = "SELECT record FROM epochs WHERE pipeline = ?1 ORDER BY epoch DESC LIMIT 1";
         let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
         let text: Option<String> =
@@ -120,15 +131,17 @@ impl SqliteStore {
             return Err(epoch_out_of_order(*epoch, next));
         }
         for write in &commit.writes {
-            table::write(connection, write, commit.now)?;
+            let written = table::write(connection, write, commit.now)?;
+            for (what, by) in written.counters() {
+                self.count(connection, (&write.projection.name, what), by)?;
+            }
         }
         for letter in &commit.dead_letters {
             self.write_dead_letter(connection, letter, commit.now)?;
         }
+        self.write_deliveries(connection, &commit.deliveries, commit.now)?;
         for ((node, what), by) in &commit.counters {
-            let sql = "INSERT INTO counters VALUES (?1, ?2, ?3, ?4)
-                       ON CONFLICT (pipeline, node, what) DO UPDATE SET value = value + excluded.value";
-            execute(connection, sql, params![self.pipeline, node, what, by])?;
+            self.count(connection, (node, what), *by)?;
         }
         for (sink, length) in &commit.lengths {
             let row = params![self.pipeline, sink, i64::try_from(*length).unwrap_or(i64::MAX)];
@@ -140,16 +153,6 @@ impl SqliteStore {
         }
         let row = params![self.pipeline, epoch, to_json(&commit.record)?];
         execute(connection, "INSERT INTO epochs VALUES (?1, ?2, ?3)", row)
-    }
-
-    fn write_dead_letter(&self, connection: &Connection, letter: &DeadLetter, now: Micros) -> Result<()> {
-        let sql = "INSERT INTO dead_letters
-                       (pipeline, recorded_at, reason, source, message, event_id, event_time, body, place)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-                   ON CONFLICT (pipeline, source, place) WHERE place IS NOT NULL DO NOTHING";
-        let DeadLetter { reason, source, message, event_id, event_time, body, place } = letter;
-        let row = params![self.pipeline, now, reason, source, message, event_id, event_time, body, place];
-        execute(connection, sql, row)
     }
 
     fn write_snapshot(&self, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
@@ -164,7 +167,7 @@ impl SqliteStore {
     }
 }
 
-fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<()> {
+pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<()> {
     let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
     statement.execute(params).map(|_| ()).map_err(storage_error)
 }
@@ -174,15 +177,6 @@ fn try_transaction(connection: &mut Connection, work: impl Fn(&Connection) -> Re
     let transaction = connection.transaction_with_behavior(behaviour).map_err(storage_error)?;
     work(&transaction)?;
     transaction.commit().map_err(storage_error)
-}
-
-impl DeadLetters for SqliteStore {
-    fn add_dead_letters(&self, now: Micros, letters: &[DeadLetter]) -> Result<()> {
-        let work = |connection: &Connection| {
-            letters.iter().try_for_each(|letter| self.write_dead_letter(connection, letter, now))
-        };
-        self.transact(work, |_| Ok(false))
-    }
 }
 
 impl Store for SqliteStore {
@@ -230,6 +224,9 @@ impl Store for SqliteStore {
         let work = |connection: &Connection| {
             execute(connection, "INSERT OR REPLACE INTO pipelines VALUES (?1, ?2)", params![self.pipeline, text])?;
             let forgotten: &[&str] = if restart { &["epochs", "raises", "snapshots", "parts"] } else { &[] };
+            if restart {
+                self.restart_counters(connection, &state.kept_sinks)?;
+            }
             for table in forgotten {
                 execute(connection, &format!("DELETE FROM {table} WHERE pipeline = ?1"), [&self.pipeline])?;
             }
@@ -257,6 +254,7 @@ impl Store for SqliteStore {
         for (id, rows) in new_parts {
             let mut bytes = Vec::new();
             write_stream(rows, &mut bytes)?;
+            seal_stream(&mut bytes);
             let sql = "INSERT OR REPLACE INTO parts VALUES (?1, ?2, ?3)";
             // One transaction a part, so that no epoch waits long for its own.
             let id = i64::try_from(*id).unwrap_or(i64::MAX);
@@ -307,27 +305,11 @@ impl Store for SqliteStore {
         self.readers.read(|connection| table::by_key(connection, spec, key_text(key)))
     }
 
-    fn dead_letters(&self, limit: u64, offset: u64) -> Result<Vec<StoredDeadLetter>> {
-        let sql = "SELECT id, recorded_at, reason, source, message, event_id, event_time, body, place FROM dead_letters
-                   WHERE pipeline = ?1 ORDER BY id DESC LIMIT ?2 OFFSET ?3";
-        let bounded = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-        self.all(sql, params![self.pipeline, bounded(limit), bounded(offset)], |row| {
-            let letter = DeadLetter {
-                reason: row.get(2)?,
-                source: row.get(3)?,
-                message: row.get(4)?,
-                event_id: row.get(5)?,
-                event_time: row.get(6)?,
-                body: row.get(7)?,
-                place: row.get(8)?,
-            };
-            Ok(StoredDeadLetter { id: row.get(0)?, recorded_at: row.get(1)?, letter })
-        })
+    fn ledger(&self, projections: &[Arc<ProjectionSpec>]) -> Result<Ledger> {
+        self.readers.read(|connection| self.read_ledger(connection, projections))
     }
 
-    fn counters(&self) -> Result<BTreeMap<(String, String), i64>> {
-        let sql = "SELECT node, what, value FROM counters WHERE pipeline = ?1";
-        let rows = self.all(sql, [&self.pipeline], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)))?;
-        Ok(rows.into_iter().collect())
+    fn forget_rows(&self, spec: &ProjectionSpec, before: Micros, max: u64) -> Result<u64> {
+        self.delete_rows_before(spec, before, max)
     }
 }

@@ -3,6 +3,8 @@
 //! Columns are called `c0`, `c1`, … in the order of the projection, since `SQLite`'s column names know no case; the key's
 //! text is the primary key.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use cornjacket_core::id::EventId;
@@ -17,6 +19,7 @@ use super::connection::storage_error;
 use super::read_schema;
 use super::value::{Bound, Reading, parse};
 use crate::key::key_texts;
+use crate::written::Written;
 
 /// How many rows a scan gives at a time.
 const SCAN_ROWS: usize = 8_192;
@@ -30,7 +33,12 @@ pub(super) fn table_name(projection: &str) -> String {
 pub(super) fn layout(spec: &ProjectionSpec) -> String {
     let column = |field: &std::sync::Arc<arrow::datatypes::Field>| format!("{} {}", field.name(), field.data_type());
     let columns: Vec<String> = spec.schema.fields().iter().map(column).collect();
-    format!("{} by {:?}", columns.join(", "), spec.key)
+    format!("{} by {:?}, with stamps", columns.join(", "), spec.key)
+}
+
+/// The column that retention goes by.
+pub(super) fn time_column(spec: &ProjectionSpec) -> String {
+    spec.time.map_or_else(|| "_time".into(), |at| format!("c{at}"))
 }
 
 fn column_names(spec: &ProjectionSpec) -> Vec<String> {
@@ -43,7 +51,7 @@ pub(super) fn create(connection: &Connection, spec: &ProjectionSpec) -> Result<(
     let sql = format!(
         "DROP TABLE IF EXISTS {table};
          CREATE TABLE {table} (_key TEXT PRIMARY KEY, {columns}_time INTEGER NOT NULL, _order INTEGER NOT NULL,
-                               _event_id BLOB, _updated_at INTEGER NOT NULL) WITHOUT ROWID;"
+                               _event_id BLOB, _updated_at INTEGER NOT NULL, _stamp INTEGER NOT NULL) WITHOUT ROWID;"
     );
     connection.execute_batch(&sql).map_err(storage_error)?;
     if let Some(time) = spec.time {
@@ -56,14 +64,15 @@ pub(super) fn create(connection: &Connection, spec: &ProjectionSpec) -> Result<(
 fn upsert(spec: &ProjectionSpec, mode: WriteMode) -> String {
     let mut columns = column_names(spec);
     columns.extend(["_time", "_order", "_event_id", "_updated_at"].map(String::from));
-    let places: String = (0..columns.len()).map(|_| ", ?").collect();
+    // The stamp of the write that made the row stays, so a row that comes back with another one was there before.
+    let places: String = (0..=columns.len()).map(|_| ", ?").collect();
     let sets: Vec<String> = columns.iter().map(|name| format!("{name} = excluded.{name}")).collect();
     let newer = match mode {
         WriteMode::Newest => " WHERE (excluded._time, excluded._order) >= (_time, _order)",
         WriteMode::Changelog => "",
     };
     format!(
-        "INSERT INTO {} (_key, {}) VALUES (?{places}) ON CONFLICT (_key) DO UPDATE SET {}{newer}",
+        "INSERT INTO {} (_key, {}, _stamp) VALUES (?{places}) ON CONFLICT (_key) DO UPDATE SET {}{newer} RETURNING _stamp",
         table_name(&spec.name),
         columns.join(", "),
         sets.join(", ")
@@ -71,23 +80,44 @@ fn upsert(spec: &ProjectionSpec, mode: WriteMode) -> String {
 }
 
 /// Writes an epoch's rows.
-pub(super) fn write(connection: &Connection, write: &ProjectionWrite, now: Micros) -> Result<()> {
+pub(super) fn write(connection: &Connection, write: &ProjectionWrite, now: Micros) -> Result<Written> {
     let spec = &write.projection;
     let keys = key_texts(&write.rows, &spec.key)?;
     let columns = write.rows.columns().iter().map(Bound::new).collect::<Result<Vec<_>>>()?;
     let mut put = connection.prepare_cached(&upsert(spec, write.mode)).map_err(storage_error)?;
     let delete = format!("DELETE FROM {} WHERE _key = ?", table_name(&spec.name));
     let mut delete = connection.prepare_cached(&delete).map_err(storage_error)?;
+    let (mut written, stamp) = (Written::default(), next_stamp());
     for (row, key) in keys.iter().enumerate() {
         if write.weight.as_ref().is_some_and(|weight| weight.value(row) < 0) {
-            delete.execute([key]).map_err(storage_error)?;
-        } else {
-            bind_row(&mut put, write, key, (&columns, row))?;
-            put.raw_bind_parameter(columns.len() + 5, now).map_err(storage_error)?;
-            put.raw_execute().map_err(storage_error)?;
+            match delete.execute([key]).map_err(storage_error)? {
+                0 => written.superseded += 1,
+                _ => written.deleted += 1,
+            }
+            continue;
+        }
+        bind_row(&mut put, write, key, (&columns, row))?;
+        put.raw_bind_parameter(columns.len() + 5, now).map_err(storage_error)?;
+        put.raw_bind_parameter(columns.len() + 6, stamp).map_err(storage_error)?;
+        let mut returned = put.raw_query();
+        match returned.next().map_err(storage_error)? {
+            None => written.superseded += 1,
+            Some(row) if row.get::<_, i64>(0).map_err(storage_error)? == stamp => written.inserted += 1,
+            Some(_) => written.updated += 1,
         }
     }
-    Ok(())
+    Ok(written)
+}
+
+/// A number that no write had before, in no process.
+fn next_stamp() -> i64 {
+    static NEXT: AtomicI64 = AtomicI64::new(0);
+    // Random at first, so that a process's numbers do not run into those of the one before it.
+    if NEXT.load(Ordering::Relaxed) == 0 {
+        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+        let _ = NEXT.compare_exchange(0, (random >> 16).cast_signed() << 15, Ordering::Relaxed, Ordering::Relaxed);
+    }
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn bind_row(

@@ -10,11 +10,10 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema};
 use cornjacket_core::Error;
 use cornjacket_core::catalogue::stored;
-use cornjacket_core::log::{Columns, Positions};
+use cornjacket_core::dead_letter::{DeadLetter, LetterFilter};
+use cornjacket_core::log::{Columns, Notes, Positions};
 use cornjacket_core::projection::{ProjectionSpec, ProjectionWrite, WriteMode};
-use cornjacket_core::store::{
-    DeadLetter, EpochCommit, EpochRecord, PipelineState, Raise, RowFilter, Snapshot, Storage,
-};
+use cornjacket_core::store::{EpochCommit, EpochRecord, PipelineState, Raise, RowFilter, Snapshot, Storage};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -67,7 +66,7 @@ fn offsets_are_dense_and_follow_the_order_of_the_commit_over_all_types() {
         b.sequence = Int64Array::from(vec![1, 5]);
         let mut a2 = a.clone();
         a2.sequence = Int64Array::from(vec![0, 3]);
-        storage.log.append(&[a2, b], &[]).expect("stored");
+        storage.log.append(&[a2, b], &Notes::default()).expect("stored");
         let rows = contents(&storage, &Positions::default(), None, 1);
         assert_eq!(rows[&0], [(0, 1.0), (1, 3.0), (2, 2.0), (3, 4.0)]);
     });
@@ -90,7 +89,7 @@ fn random_reads_give_exactly_what_lies_between_two_positions() {
             let (a, b) = rows.split_at(random.random_range(0..rows.len()));
             let part = |name, rows: &[Row], first| (!rows.is_empty()).then(|| events(&catalogue, name, rows, first));
             let commit: Vec<_> = [part("sensor.a", a, 0), part("sensor.b", b, 1_000)].into_iter().flatten().collect();
-            storage.log.append(&commit, &[]).expect("stored");
+            storage.log.append(&commit, &Notes::default()).expect("stored");
             ends.push(storage.log.end());
         }
         let all = contents(&storage, &Positions::default(), None, usize::MAX);
@@ -118,10 +117,10 @@ fn a_client_given_id_counts_once() {
         let storage = open(&catalogue).expect("opens");
         let given = |number| (number, "d".to_string(), true);
         let twice = events(&catalogue, "sensor.a", &[given(1), row(2, "d"), given(1)], 0);
-        let first = storage.log.append(&[twice], &[]).expect("stored");
+        let first = storage.log.append(&[twice], &Notes::default()).expect("stored");
         assert_eq!((first.stored, first.repeated), (2, vec![id(1)]));
         let again = events(&catalogue, "sensor.b", &[given(1)], 0);
-        let again = open(&catalogue).expect("opens again").log.append(&[again], &[]).expect("answered");
+        let again = open(&catalogue).expect("opens again").log.append(&[again], &Notes::default()).expect("answered");
         assert_eq!((again.stored, again.repeated), (0, vec![id(1)]));
         for number in [1, 2] {
             assert!(storage.log.find(id(number)).expect("reads").is_some(), "{number}");
@@ -187,6 +186,7 @@ fn epoch(number: u64, writes: Vec<ProjectionWrite>) -> EpochCommit {
         now: NOW,
         writes,
         dead_letters: Vec::new(),
+        deliveries: Vec::new(),
         counters: BTreeMap::new(),
         lengths: BTreeMap::new(),
     }
@@ -273,7 +273,7 @@ fn snapshots_replace_each_other_and_raises_outlive_them() {
                 event_id: None,
                 event_time: Some(1),
                 body: vec![0xff],
-                place: None,
+                ..DeadLetter::default()
             });
             storage.store.commit_epoch(&commit).expect("committed");
         }
@@ -292,8 +292,15 @@ fn snapshots_replace_each_other_and_raises_outlive_them() {
         let after: Vec<u64> = storage.store.epochs_after(3).expect("reads").iter().map(|record| record.epoch).collect();
         assert_eq!(after, [4]);
         assert_eq!(storage.store.raises().expect("reads"), [(Positions::default(), vec![raise])]);
-        assert_eq!(storage.store.counters().expect("reads")[&("node".into(), "rows_in".into())], 12);
-        assert_eq!(storage.store.dead_letters(2, 1).expect("reads").len(), 2);
+        assert_eq!(storage.store.ledger(&[]).expect("reads").counters[&("node".into(), "rows_in".into())], 12);
+        assert_eq!(
+            storage
+                .store
+                .dead_letters(&LetterFilter { before: Some(4), ..LetterFilter::default() }, 2)
+                .expect("reads")
+                .len(),
+            2
+        );
 
         storage.store.set_pipeline_state(&PipelineState::default(), true).expect("restarted");
         assert_eq!(storage.store.last_epoch().expect("reads"), None);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cornjacket_core::Error;
-use cornjacket_core::log::{Columns, EventLog, Positions};
+use cornjacket_core::log::{Columns, EventLog, Notes, Positions};
 use cornjacket_storage::{SqliteLog, open_embedded};
 use rusqlite::Connection;
 
@@ -40,7 +40,7 @@ fn compaction_changes_nothing_that_readers_see() {
             }
         });
         for number in 0..300 {
-            log.append(&[events(&catalogue, "sensor.a", &rows(number * 5, 5), 0)], &[]).expect("stored");
+            log.append(&[events(&catalogue, "sensor.a", &rows(number * 5, 5), 0)], &Notes::default()).expect("stored");
             if number % 20 == 19 {
                 log.compact_once().expect("compacts");
             }
@@ -65,11 +65,11 @@ fn compaction_changes_nothing_that_readers_see() {
 #[test]
 fn a_file_of_a_newer_version_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
-    drop(open_embedded(folder.path(), catalogue(1), "test", &environment()).expect("opens"));
+    drop(open_embedded(folder.path(), catalogue(1), ("test", "1"), &environment()).expect("opens"));
     let file = Connection::open(folder.path().join("store.db")).expect("opens");
     file.pragma_update(None, "user_version", 99).expect("written");
     drop(file);
-    let Err(Error::Conflict(text)) = open_embedded(folder.path(), catalogue(1), "test", &environment()) else {
+    let Err(Error::Conflict(text)) = open_embedded(folder.path(), catalogue(1), ("test", "1"), &environment()) else {
         panic!("not refused")
     };
     assert!(text.contains("newer version"), "{text}");
@@ -80,7 +80,7 @@ fn a_damaged_block_is_reported_and_not_skipped() {
     let folder = tempfile::tempdir().expect("a folder");
     let catalogue = catalogue(1);
     let log = SqliteLog::open(folder.path(), Arc::clone(&catalogue), environment()).expect("opens");
-    log.append(&[events(&catalogue, "sensor.a", &rows(0, 50), 0)], &[]).expect("stored");
+    log.append(&[events(&catalogue, "sensor.a", &rows(0, 50), 0)], &Notes::default()).expect("stored");
     drop(log);
     let file = Connection::open(folder.path().join("log.db")).expect("opens");
     file.execute("UPDATE blocks SET body = substr(body, 1, length(body) / 2)", []).expect("damaged");

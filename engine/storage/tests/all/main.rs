@@ -2,4 +2,5 @@
 
 mod behaviour;
 mod files;
+mod retention;
 mod world;

@@ -56,7 +56,7 @@ pub type Open = Box<dyn Fn(&Arc<Catalogue>) -> cornjacket_core::Result<Storage>>
 
 pub fn files(folder: &Path) -> Open {
     let folder = folder.to_path_buf();
-    Box::new(move |catalogue| open_embedded(&folder, Arc::clone(catalogue), "test", &environment()))
+    Box::new(move |catalogue| open_embedded(&folder, Arc::clone(catalogue), ("test", "1"), &environment()))
 }
 
 pub fn simulated() -> Open {

@@ -162,6 +162,10 @@ impl ReaderFactory for Files {
         format!("reads {} as {:?}", self.path, self.format).to_lowercase()
     }
 
+    fn envelope(&self) -> Option<Arc<EnvelopeTemplate>> {
+        self.envelope.clone()
+    }
+
     fn reads(&self, file: &Path) -> bool {
         let pattern = glob::Pattern::new(&self.folder.join(&self.path).to_string_lossy());
         let options = glob::MatchOptions { require_literal_separator: true, ..glob::MatchOptions::new() };

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cornjacket_core::door::{Bundle, EnvelopeTemplate, Message};
+use cornjacket_core::door::{Bundle, EnvelopeTemplate, Message, Rejects};
 use cornjacket_core::source::{Progress, Pull, Reader, Unit};
 use cornjacket_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -152,8 +152,12 @@ impl FilesReader {
             origin: origin.into(),
             bytes: piece.bytes,
             messages: piece.messages,
+            known: Vec::new(),
             envelope: self.envelope.clone(),
-            position,
+            position: Some(position),
+            receipts: Vec::new(),
+            rejects: Rejects::DeadLetters,
+            chain: None,
         }))
     }
 }

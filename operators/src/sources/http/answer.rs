@@ -1,4 +1,6 @@
-//! The answers: 202 with the id, or what is wrong, always as JSON.
+//! The answers: 202 with the id or the number of events, or what is wrong, always as JSON.
+
+use std::time::Duration;
 
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -17,19 +19,20 @@ pub(super) fn accepted(id: EventId) -> Response {
     json(StatusCode::ACCEPTED, body)
 }
 
-fn json(status: StatusCode, body: String) -> Response {
+pub(super) fn json(status: StatusCode, body: String) -> Response {
     (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
 /// Why a request failed.
+#[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     body: Body,
-    /// Another header that the answer needs: its name in lower case, and its value.
-    header: Option<(&'static str, &'static str)>,
+    /// More headers that the answer needs: names in lower case, and values.
+    headers: Vec<(&'static str, String)>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Body {
     error: String,
     code: &'static str,
@@ -37,17 +40,17 @@ struct Body {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
-        Self { status, body: Body { error: error.into(), code, details: Vec::new() }, header: None }
+    pub fn new(status: StatusCode, code: &'static str, error: impl Into<String>) -> Self {
+        Self { status, body: Body { error: error.into(), code, details: Vec::new() }, headers: Vec::new() }
     }
 
-    fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
-        self.header = Some((name, value));
+    pub fn with_header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
         self
     }
 
     /// The connection is of no more use: part of the request was not read.
-    fn closing(self) -> Self {
+    pub fn closing(self) -> Self {
         self.with_header("connection", "close")
     }
 
@@ -69,6 +72,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_idempotency_key", error)
     }
 
+    pub fn wrong_attribute(name: &str) -> Self {
+        let error = format!("the header ce-{name} is not UTF-8 once it is percent-decoded");
+        Self::new(StatusCode::BAD_REQUEST, "invalid_cloudevent", error)
+    }
+
     pub fn too_large(max_bytes: usize) -> Self {
         let error = format!("the event has more than the {max_bytes} bytes that are allowed");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", error).closing()
@@ -78,9 +86,26 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the body did not arrive in time").closing()
     }
 
-    pub fn unreadable(error: &axum::Error) -> Self {
+    pub fn unreadable(error: &dyn std::fmt::Display) -> Self {
         let error = format!("the body cannot be read: {error}");
         Self::new(StatusCode::BAD_REQUEST, "invalid_body", error).closing()
+    }
+
+    pub fn empty() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "empty_body", "the body is empty, and events were expected")
+    }
+
+    pub fn no_batch(error: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_json", error).closing()
+    }
+
+    pub fn too_many_rejected(limit: usize) -> Self {
+        let error = format!("more than {limit} events were rejected, so the rest was not read");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "too_many_rejected", error).closing()
+    }
+
+    pub fn all_rejected() -> Self {
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "all_rejected", "every event was rejected")
     }
 
     pub fn busy() -> Self {
@@ -88,8 +113,40 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", error).with_header("retry-after", RETRY_BUSY)
     }
 
+    /// The caller hands in more events than its key allows.
+    pub fn over_rate(wait: Duration) -> Self {
+        // At least a second, so that nobody tries again at once.
+        let seconds = wait.as_millis().div_ceil(1_000).max(1);
+        let error = format!("this key hands in more events than it may, try again in {seconds} s");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", error).with_header("retry-after", seconds.to_string())
+    }
+
+    pub fn closing_down() -> Self {
+        Refusal::Closing.into()
+    }
+
     fn down(code: &'static str, error: String) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error).with_header("retry-after", RETRY_DOWN)
+    }
+
+    #[cfg(test)]
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The answer, with more members of the JSON object, which begin with a comma.
+    pub fn with_members(self, members: &str) -> Response {
+        // Texts and numbers always serialize.
+        let mut body = serde_json::to_string(&self.body).unwrap_or_default();
+        body.truncate(body.len().saturating_sub(1));
+        body.extend([members, "}"]);
+        let mut response = json(self.status, body);
+        for (name, value) in self.headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(HeaderName::from_static(name), value);
+            }
+        }
+        response
     }
 }
 
@@ -112,18 +169,12 @@ impl From<Rejection> for Problem {
             RejectionKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         };
         let body = Body { error: rejection.message, code: rejection.code, details: rejection.details };
-        Self { status, body, header: None }
+        Self { status, body, headers: Vec::new() }
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        // Texts and numbers always serialize.
-        let body = serde_json::to_string(&self.body).unwrap_or_default();
-        let mut response = json(self.status, body);
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
-        }
-        response
+        self.with_members("")
     }
 }

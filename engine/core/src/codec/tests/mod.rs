@@ -1,6 +1,7 @@
 //! Tests of the decoder: cases as text, and random catalogues against `serde_json::Value` as the oracle.
 
 mod cases;
+mod cloud_events;
 mod random;
 
 use std::collections::BTreeMap;
@@ -20,7 +21,8 @@ use crate::time::Micros;
 /// 2026-01-01T00:00:00Z.
 const NOW: Micros = 1_767_225_600_000_000;
 
-const CONTEXT: Context<'static> = Context { ingested_at: NOW, random: [7; 10], client_id: None, source: "api" };
+const CONTEXT: Context<'static> =
+    Context { ingested_at: NOW, random: [7; 10], client_id: None, source: "api", metadata: &[] };
 
 fn event_type(name: &str, fields: Vec<Field>, unknown_fields: UnknownFields) -> EventType {
     EventType::new(name, "topic", fields, unknown_fields, WatermarkPolicy::default())

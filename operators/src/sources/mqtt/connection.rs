@@ -1,0 +1,465 @@
+//! A client's connection: packets in, publishes to the door, acknowledgements and messages out.
+//!
+//! One task does it all. What is read goes into a batch; while a batch is being stored the next one grows, up to a bound
+//! beyond which nothing is read. An acknowledgement is written only for what is durable.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use mqtt_proto::v5::{
+    Disconnect, DisconnectReasonCode as Reason, Packet, Puback, PubackReasonCode, Pubcomp, PubcompReasonCode, Publish,
+    Pubrec, PubrecReasonCode, Pubrel, PubrelReasonCode,
+};
+use mqtt_proto::{Pid, Protocol, QosPid, TopicName};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::time::Instant;
+
+use super::broker::{Shared, is_told};
+use super::counts::count;
+use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, TOPIC_ALIASES, is_publishable};
+use super::intake::{Batch, Storing, store};
+use super::message::Message;
+use super::session::Session;
+use super::wire::{self, Broken};
+
+/// A batch takes no more than about this.
+const BATCH_PUBLISHES: usize = 4_096;
+const BATCH_BYTES: usize = 2 << 20;
+/// How much is encoded before it is written.
+const WRITE_BYTES: usize = 64 << 10;
+/// How long a client may take to read what it is sent.
+const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+/// How long to wait for the client's connection before this one to settle what it had received.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
+/// Memory is short: how often it is looked again, and how long an incomplete packet is held meanwhile.
+const ROOM_LOOK: Duration = Duration::from_millis(50);
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A connection at work.
+pub(super) struct Connection {
+    client: Client,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    reader: OwnedReadHalf,
+    writer: OwnedWriteHalf,
+    received: BytesMut,
+    out: Vec<u8>,
+    batch: Batch,
+    storing: Option<Under>,
+    aliases: HashMap<u16, TopicName>,
+    kick: Arc<Notify>,
+    heard: Instant,
+    short_since: Option<Instant>,
+    /// Bytes that the broker knows of.
+    counted: usize,
+}
+
+/// The batch that is being stored.
+struct Under {
+    storing: Storing,
+    bytes: usize,
+    owed: usize,
+    exactly_once: BTreeSet<u16>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// It is gone.
+    Closed,
+    /// The client said so.
+    Left { is_will_wanted: bool, expiry: Option<u32> },
+    /// The client has come by another connection.
+    Kicked,
+    /// The process ends.
+    Stopping,
+    /// It did something that is not allowed, or nothing for too long.
+    Broken(Broken),
+}
+
+impl From<Broken> for End {
+    fn from(broken: Broken) -> Self {
+        Self::Broken(broken)
+    }
+}
+
+impl Connection {
+    /// Speaks with a client until one of them has enough.
+    pub async fn run(
+        client: Client,
+        socket: TcpStream,
+        received: BytesMut,
+        shared: Arc<Shared>,
+        stop: watch::Receiver<bool>,
+    ) {
+        let session = shared.hub.session(&client.id);
+        let kick = Arc::new(Notify::new());
+        session.claim(&kick);
+        let turn = Arc::clone(&session.turn).lock_owned();
+        // The client sees the connection close, and comes again.
+        let Ok(turn) = tokio::time::timeout(TURN_PATIENCE, turn).await else { return };
+        let (reader, writer) = socket.into_split();
+        let mut connection = Self {
+            client,
+            session,
+            shared,
+            reader,
+            writer,
+            received,
+            out: Vec::new(),
+            batch: Batch::default(),
+            storing: None,
+            aliases: HashMap::new(),
+            kick,
+            heard: Instant::now(),
+            short_since: None,
+            counted: 0,
+        };
+        count(&connection.shared.counts.connects);
+        count(&connection.shared.counts.connections);
+        connection.begin();
+        let end = connection.work(stop).await;
+        connection.finish(end, turn).await;
+    }
+
+    fn begin(&mut self) {
+        let (is_present, filters) = self.session.begin(self.client.is_clean, self.client.expiry);
+        self.shared.hub.forget(&self.client.id, &filters);
+        let welcome = self.client.welcome(is_present);
+        self.send(welcome);
+        for packet in self.session.again() {
+            self.send(packet);
+        }
+    }
+
+    async fn work(&mut self, mut stop: watch::Receiver<bool>) -> End {
+        loop {
+            if let Err(end) = self.turn_over().await {
+                return end;
+            }
+            let may_read = self.may_take() && self.has_room();
+            let is_short = self.may_take() && !may_read;
+            let silence = self.client.keep_alive.map(|span| self.heard + span);
+            tokio::select! {
+                biased;
+                () = self.kick.notified() => return End::Kicked,
+                () = is_told(&mut stop) => return End::Stopping,
+                stored = stored(&mut self.storing) => match stored {
+                    Some(publishes) => self.acknowledge(publishes),
+                    None => return End::Stopping,
+                },
+                () = self.session.wake.notified() => {}
+                read = self.reader.read_buf(&mut self.received), if may_read => match read {
+                    Ok(1..) => self.heard = Instant::now(),
+                    _ => return End::Closed,
+                },
+                () = until(silence), if may_read => {
+                    return Broken::new(Reason::KeepAliveTimeout, "nothing was heard for longer than the keep alive").into();
+                }
+                () = tokio::time::sleep(ROOM_LOOK), if is_short => {}
+            }
+        }
+    }
+
+    /// Takes what has come, sends what there is to send, and has stored what waits.
+    async fn turn_over(&mut self) -> Result<(), End> {
+        while self.may_take() {
+            let Some(packet) = wire::next(&mut self.received, self.client.protocol, MAX_PACKET)? else { break };
+            self.handle(packet)?;
+        }
+        loop {
+            let is_all = self.fill();
+            self.flush().await?;
+            if is_all {
+                break;
+            }
+        }
+        if self.storing.is_none() && !self.batch.is_empty() {
+            self.store_batch();
+        }
+        self.count_bytes();
+        Ok(())
+    }
+
+    fn may_take(&self) -> bool {
+        self.batch.len() < BATCH_PUBLISHES && self.batch.bytes < BATCH_BYTES
+    }
+
+    /// Whether the broker has memory for more; after a while without, an incomplete packet is let go.
+    fn has_room(&mut self) -> bool {
+        if self.shared.has_room() {
+            self.short_since = None;
+            return true;
+        }
+        let since = *self.short_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > ROOM_PATIENCE && !self.received.is_empty() && self.storing.is_none() {
+            // Reading on finds the connection closed.
+            self.kick.notify_one();
+        }
+        false
+    }
+
+    fn count_bytes(&mut self) {
+        let under = self.storing.as_ref().map_or(0, |under| under.bytes);
+        let now = self.received.len() + self.batch.bytes + under;
+        if now > self.counted {
+            self.shared.grow(now - self.counted);
+        } else {
+            self.shared.shrink(self.counted - now);
+        }
+        self.counted = now;
+    }
+
+    fn store_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        let (bytes, owed, exactly_once) = (batch.bytes, batch.owed, batch.exactly_once.clone());
+        let storing = store(batch, &self.shared.intakes, &self.shared.door);
+        self.storing = Some(Under { storing, bytes, owed, exactly_once });
+    }
+
+    fn handle(&mut self, packet: Packet) -> Result<(), End> {
+        match packet {
+            Packet::Publish(publish) => return self.publish(publish),
+            Packet::Puback(puback) => self.session.done(puback.pid),
+            Packet::Pubcomp(pubcomp) => self.session.done(pubcomp.pid),
+            Packet::Pubrec(pubrec) if pubrec.reason_code as u8 >= 0x80 => self.session.done(pubrec.pid),
+            Packet::Pubrec(Pubrec { pid, .. }) => {
+                let is_known = self.session.received(pid);
+                let reason =
+                    if is_known { PubrelReasonCode::Success } else { PubrelReasonCode::PacketIdentifierNotFound };
+                self.send(Packet::Pubrel(Pubrel::new(pid, reason)));
+            }
+            Packet::Pubrel(Pubrel { pid, .. }) => {
+                let is_known = self.session.release(pid);
+                let reason =
+                    if is_known { PubcompReasonCode::Success } else { PubcompReasonCode::PacketIdentifierNotFound };
+                self.send(Packet::Pubcomp(Pubcomp::new(pid, reason)));
+            }
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(&unsubscribe),
+            Packet::Pingreq => self.send(Packet::Pingresp),
+            Packet::Disconnect(Disconnect { reason_code, properties }) => {
+                let is_will_wanted = reason_code != Reason::NormalDisconnect;
+                // A session that was to end with its connection cannot be made to stay.
+                let expiry = properties.session_expiry_interval.filter(|_| self.client.expiry > 0);
+                return Err(End::Left { is_will_wanted, expiry });
+            }
+            _ => return Err(Broken::new(Reason::ProtocolError, "a packet that clients do not send now").into()),
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
+        self.resolve_alias(&mut publish)?;
+        count(&self.shared.counts.publishes[publish.qos_pid.qos() as usize]);
+        if !is_publishable(&publish.topic_name) {
+            self.refuse(publish.qos_pid);
+            return Ok(());
+        }
+        if let QosPid::Level2(pid) = publish.qos_pid {
+            if self.session.has(pid) {
+                self.send_ack(0x50, pid);
+                return Ok(());
+            }
+            let is_under_way = self.storing.as_ref().is_some_and(|under| under.exactly_once.contains(&pid.value()));
+            if is_under_way || self.batch.has(pid) {
+                return Ok(());
+            }
+        }
+        let owed = self.batch.owed + self.storing.as_ref().map_or(0, |under| under.owed) + self.session.held();
+        let is_owed = publish.qos_pid.pid().is_some();
+        if self.client.protocol == Protocol::V500 && is_owed && owed >= usize::from(RECEIVE_MAX) {
+            let why = format!("more than {RECEIVE_MAX} publishes without an acknowledgement");
+            return Err(Broken::new(Reason::ReceiveMaximumExceeded, why).into());
+        }
+        self.batch.add(&self.shared.intakes, &self.client.id, publish, &self.shared.counts);
+        Ok(())
+    }
+
+    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Broken> {
+        let Some(alias) = publish.properties.topic_alias else {
+            let is_named = !publish.topic_name.is_empty();
+            return if is_named {
+                Ok(())
+            } else {
+                Err(Broken::new(Reason::ProtocolError, "a publish without a topic"))
+            };
+        };
+        if alias == 0 || alias > TOPIC_ALIASES {
+            return Err(Broken::new(Reason::TopicAliasInvalid, format!("the topic alias {alias}")));
+        }
+        if !publish.topic_name.is_empty() {
+            self.aliases.insert(alias, publish.topic_name.clone());
+            return Ok(());
+        }
+        let known = self.aliases.get(&alias).cloned();
+        publish.topic_name = known
+            .ok_or_else(|| Broken::new(Reason::ProtocolError, format!("the topic alias {alias} stands for nothing")))?;
+        Ok(())
+    }
+
+    /// Topics of the broker itself are nobody's to publish to. MQTT 3 has no way to say so but silence.
+    fn refuse(&mut self, qos_pid: QosPid) {
+        match qos_pid {
+            QosPid::Level0 => {}
+            QosPid::Level1(pid) => self.send(Packet::Puback(Puback::new(pid, PubackReasonCode::NotAuthorized))),
+            QosPid::Level2(pid) => {
+                if self.client.protocol != Protocol::V500 {
+                    self.session.hold(pid);
+                }
+                self.send(Packet::Pubrec(Pubrec::new(pid, PubrecReasonCode::NotAuthorized)));
+            }
+        }
+    }
+
+    /// What is durable is acknowledged, and goes to those who subscribed to it.
+    fn acknowledge(&mut self, publishes: Vec<Publish>) {
+        self.storing = None;
+        for publish in publishes {
+            match publish.qos_pid {
+                QosPid::Level0 => {}
+                QosPid::Level1(pid) => self.send_ack(0x40, pid),
+                QosPid::Level2(pid) => {
+                    self.session.hold(pid);
+                    self.send_ack(0x50, pid);
+                }
+            }
+            self.shared.hub.route(Message::new(publish, &self.client.id));
+        }
+    }
+
+    /// PUBACK or PUBREC: the same four bytes in every version.
+    fn send_ack(&mut self, kind: u8, pid: Pid) {
+        count(&self.shared.counts.acknowledged);
+        let [high, low] = pid.value().to_be_bytes();
+        self.out.extend_from_slice(&[kind, 2, high, low]);
+    }
+
+    pub(super) fn send(&mut self, packet: Packet) {
+        wire::write(packet, self.client.protocol, &mut self.out);
+    }
+
+    /// Encodes messages for the client; says whether these are all.
+    fn fill(&mut self) -> bool {
+        while self.out.len() < WRITE_BYTES {
+            let Some(publish) = self.session.next(self.client.window) else { return true };
+            let (start, pid) = (self.out.len(), publish.qos_pid.pid());
+            self.send(Packet::Publish(publish));
+            if self.out.len() - start > self.client.max_packet {
+                // The client has said that it cannot take it.
+                self.out.truncate(start);
+                if let Some(pid) = pid {
+                    self.session.done(pid);
+                }
+                count(&self.shared.counts.dropped);
+            } else {
+                count(&self.shared.counts.delivered);
+            }
+        }
+        false
+    }
+
+    async fn flush(&mut self) -> Result<(), End> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            written = tokio::time::timeout(WRITE_PATIENCE, self.writer.write_all(&self.out)) => match written {
+                Ok(Ok(())) => {}
+                _ => return Err(End::Closed),
+            },
+            () = self.kick.notified() => return Err(End::Kicked),
+        }
+        self.out.clear();
+        if self.out.capacity() > 4 * WRITE_BYTES {
+            self.out.shrink_to(WRITE_BYTES);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, end: End, turn: OwnedMutexGuard<()>) {
+        let (reason, is_will_wanted, expiry) = match end {
+            End::Closed => (None, true, None),
+            End::Left { is_will_wanted, expiry } => (None, is_will_wanted, expiry),
+            End::Kicked => (Some(Reason::SessionTakenOver), true, None),
+            End::Stopping => (Some(Reason::ServerShuttingDown), false, None),
+            End::Broken(Broken { reason, why }) => {
+                tracing::debug!(client = &*self.client.id, why, "a client is sent away");
+                (Some(reason), true, None)
+            }
+        };
+        let is_stopping = matches!(reason, Some(Reason::ServerShuttingDown));
+        if !is_stopping {
+            self.say_goodbye(reason).await;
+        }
+        self.settle().await;
+        if is_stopping {
+            self.say_goodbye(reason).await;
+        }
+        let lasts = expiry.unwrap_or(self.client.expiry);
+        if let Some(will) = self.client.will.take().filter(|_| is_will_wanted) {
+            self.shared.leave_will(will, &self.session, lasts);
+        }
+        let filters = self.session.end(expiry);
+        self.shared.hub.forget(&self.client.id, &filters);
+        drop(turn);
+    }
+
+    async fn say_goodbye(&mut self, reason: Option<Reason>) {
+        if let Some(reason) = reason {
+            self.send(Packet::Disconnect(Disconnect::new(reason)));
+        }
+        let goodbye = async {
+            // The client may be gone already.
+            let _ = self.writer.write_all(&self.out).await;
+            let _ = self.writer.shutdown().await;
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
+        self.out.clear();
+    }
+
+    /// What was received is stored, though nobody may be there to hear of it.
+    async fn settle(&mut self) {
+        while self.storing.is_some() || !self.batch.is_empty() {
+            if self.storing.is_none() {
+                self.store_batch();
+            }
+            match stored(&mut self.storing).await {
+                Some(publishes) => self.acknowledge(publishes),
+                None => return,
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.shrink(self.counted);
+        self.shared.counts.connections.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// What the batch that is being stored gives; never anything if there is none.
+async fn stored(under: &mut Option<Under>) -> Option<Vec<Publish>> {
+    match under {
+        Some(under) => (&mut under.storing).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Connection {
+    pub(super) fn parts(&mut self) -> (&Arc<Shared>, &Arc<Session>) {
+        (&self.shared, &self.session)
+    }
+}

@@ -1,0 +1,265 @@
+//! Packets on the wire. Everything inside speaks MQTT 5; what goes to and comes from clients of 3.1 and 3.1.1 is translated
+//! here and nowhere else.
+//!
+//! A packet is decoded only when it is there whole, from exactly its own bytes. So nothing is reserved for a length that a
+//! client merely claims, and what a packet has beyond its fields is a fault.
+
+use bytes::{Buf, BytesMut};
+use mqtt_proto::v5::{self, DisconnectReasonCode as Reason, ErrorV5, Packet};
+use mqtt_proto::{Error, PollHeader, Protocol, QoS, QosPid, v3};
+
+/// Why a packet cannot be taken: the reason for the client, and in words for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub reason: Reason,
+    pub why: String,
+}
+
+impl Broken {
+    pub fn new(reason: Reason, why: impl Into<String>) -> Self {
+        Self { reason, why: why.into() }
+    }
+}
+
+/// Takes the next packet off the front of what was received; `None` if it is not there whole.
+///
+/// # Errors
+/// When it is none, or longer than `max` bytes.
+pub(super) fn next(received: &mut BytesMut, protocol: Protocol, max: usize) -> Result<Option<Packet>, Broken> {
+    let Some((head, length)) = header(received, max)? else { return Ok(None) };
+    if received.len() < head + length {
+        return Ok(None);
+    }
+    let frame = received.split_to(head + length);
+    decode(frame[0], &frame[head..], protocol).map(Some)
+}
+
+/// The length of the fixed header and of what follows it; `None` if it is not there whole.
+fn header(received: &[u8], max: usize) -> Result<Option<(usize, usize)>, Broken> {
+    let mut length = 0;
+    for (index, byte) in received.iter().skip(1).take(4).enumerate() {
+        length |= usize::from(byte & 0x7f) << (7 * index);
+        if byte & 0x80 == 0 {
+            let head = index + 2;
+            if head + length > max {
+                let why = format!("a packet of {} bytes, at most {max} are allowed", head + length);
+                return Err(Broken::new(Reason::PacketTooLarge, why));
+            }
+            return Ok(Some((head, length)));
+        }
+    }
+    if received.len() > 4 {
+        return Err(Broken::new(Reason::MalformedPacket, "the length has more than four bytes"));
+    }
+    Ok(None)
+}
+
+/// The version that a CONNECT asks for: protocol name and level are at the same place in all of them.
+pub(super) fn version(received: &[u8]) -> Option<Protocol> {
+    let (head, _) = header(received, usize::MAX).ok()??;
+    let mut body = received.get(head..)?;
+    if received.first()? >> 4 != 1 || body.len() < 2 {
+        return None;
+    }
+    let length = usize::from(body.get_u16());
+    Protocol::new(body.get(..length)?, *body.get(length)?).ok()
+}
+
+/// Whether a CONNECT asks for a version that there is none of.
+pub(super) fn has_unknown_version(received: &[u8]) -> bool {
+    let Ok(Some((head, _))) = header(received, usize::MAX) else { return false };
+    let Some(mut body) = received.get(head..).filter(|body| body.len() >= 2) else { return false };
+    let length = usize::from(body.get_u16());
+    // The name and the level are there, and version() did not know them.
+    body.len() > length && version(received).is_none()
+}
+
+fn decode(first: u8, body: &[u8], protocol: Protocol) -> Result<Packet, Broken> {
+    let malformed = |error: &dyn std::fmt::Display| Broken::new(Reason::MalformedPacket, error.to_string());
+    let length = u32::try_from(body.len()).map_err(|error| malformed(&error))?;
+    let mut offset = 0;
+    let packet = if protocol == Protocol::V500 {
+        let header = v5::Header::new_with(first, length, length).map_err(|error| broken(&error))?;
+        match header.build_empty_packet() {
+            Some(packet) => packet,
+            None => header.decode_buffer(body, &mut offset).map_err(|error| broken(&error))?,
+        }
+    } else {
+        let header = v3::Header::new_with(first, length, length).map_err(|error| common(&error))?;
+        let packet = match header.build_empty_packet() {
+            Some(packet) => packet,
+            None => header.decode_buffer(body, &mut offset).map_err(|error| common(&error))?,
+        };
+        from_v3(packet)?
+    };
+    if offset != body.len() {
+        return Err(malformed(&"there are bytes beyond the packet's fields"));
+    }
+    if let Packet::Publish(v5::Publish { dup: true, qos_pid: QosPid::Level0, .. }) = packet {
+        return Err(malformed(&"DUP is set on a publish of QoS 0"));
+    }
+    Ok(packet)
+}
+
+fn broken(error: &ErrorV5) -> Broken {
+    let reason = match error {
+        ErrorV5::Common(error) => return common(error),
+        ErrorV5::InvalidPayloadFormat => Reason::PayloadFormatInvalid,
+        ErrorV5::DuplicatedProperty(_) | ErrorV5::InvalidProperty(..) => Reason::ProtocolError,
+        _ => Reason::MalformedPacket,
+    };
+    Broken::new(reason, error.to_string())
+}
+
+fn common(error: &Error) -> Broken {
+    let reason = match error {
+        Error::InvalidTopicName(_) => Reason::TopicNameInvalid,
+        Error::InvalidTopicFilter(_) => Reason::TopicFilterInvalid,
+        Error::EmptySubscription => Reason::ProtocolError,
+        _ => Reason::MalformedPacket,
+    };
+    // Topics of strangers can be as long as a packet, and hold anything.
+    Broken::new(reason, error.to_string().escape_debug().take(200).collect::<String>())
+}
+
+/// What a packet of MQTT 3 is in MQTT 5.
+fn from_v3(packet: v3::Packet) -> Result<Packet, Broken> {
+    Ok(match packet {
+        v3::Packet::Connect(connect) => Packet::Connect(connect_from_v3(connect)?),
+        v3::Packet::Connack(connack) => Packet::Connack(v5::Connack::new(connack.session_present, code(connack.code))),
+        v3::Packet::Publish(publish) => {
+            let v3::Publish { dup, retain, qos_pid, topic_name, payload } = publish;
+            let properties = v5::PublishProperties::default();
+            Packet::Publish(v5::Publish { dup, retain, qos_pid, topic_name, payload, properties })
+        }
+        v3::Packet::Puback(pid) => Packet::Puback(v5::Puback::new_success(pid)),
+        v3::Packet::Pubrec(pid) => Packet::Pubrec(v5::Pubrec::new_success(pid)),
+        v3::Packet::Pubrel(pid) => Packet::Pubrel(v5::Pubrel::new_success(pid)),
+        v3::Packet::Pubcomp(pid) => Packet::Pubcomp(v5::Pubcomp::new_success(pid)),
+        v3::Packet::Subscribe(v3::Subscribe { pid, topics }) => {
+            let options = |max_qos| v5::SubscriptionOptions {
+                retain_as_published: false,
+                ..v5::SubscriptionOptions::new(max_qos)
+            };
+            let topics = topics.into_iter().map(|(filter, qos)| (filter, options(qos))).collect();
+            Packet::Subscribe(v5::Subscribe::new(pid, topics))
+        }
+        v3::Packet::Suback(v3::Suback { pid, topics }) => {
+            let code = |code| match code {
+                v3::SubscribeReturnCode::MaxLevel0 => v5::SubscribeReasonCode::GrantedQoS0,
+                v3::SubscribeReturnCode::MaxLevel1 => v5::SubscribeReasonCode::GrantedQoS1,
+                v3::SubscribeReturnCode::MaxLevel2 => v5::SubscribeReasonCode::GrantedQoS2,
+                v3::SubscribeReturnCode::Failure => v5::SubscribeReasonCode::UnspecifiedError,
+            };
+            Packet::Suback(v5::Suback::new(pid, topics.into_iter().map(code).collect()))
+        }
+        v3::Packet::Unsubscribe(v3::Unsubscribe { pid, topics }) => {
+            Packet::Unsubscribe(v5::Unsubscribe::new(pid, topics))
+        }
+        v3::Packet::Unsuback(pid) => Packet::Unsuback(v5::Unsuback::new(pid, Vec::new())),
+        v3::Packet::Pingreq => Packet::Pingreq,
+        v3::Packet::Pingresp => Packet::Pingresp,
+        v3::Packet::Disconnect => Packet::Disconnect(v5::Disconnect::new_normal()),
+    })
+}
+
+fn connect_from_v3(connect: v3::Connect) -> Result<v5::Connect, Broken> {
+    let v3::Connect { protocol, clean_session, keep_alive, client_id, last_will, username, password } = connect;
+    if password.is_some() && username.is_none() {
+        return Err(Broken::new(Reason::MalformedPacket, "a password without a user name"));
+    }
+    let expiry = if clean_session { 0 } else { u32::MAX };
+    let last_will = last_will
+        .map(|will| v5::LastWill { retain: will.retain, ..v5::LastWill::new(will.qos, will.topic_name, will.message) });
+    Ok(v5::Connect {
+        protocol,
+        clean_start: clean_session,
+        properties: v5::ConnectProperties { session_expiry_interval: Some(expiry), ..Default::default() },
+        last_will,
+        username,
+        password,
+        ..v5::Connect::new(client_id, keep_alive)
+    })
+}
+
+fn code(code: v3::ConnectReturnCode) -> v5::ConnectReasonCode {
+    match code {
+        v3::ConnectReturnCode::Accepted => v5::ConnectReasonCode::Success,
+        v3::ConnectReturnCode::UnacceptableProtocolVersion => v5::ConnectReasonCode::UnsupportedProtocolVersion,
+        v3::ConnectReturnCode::IdentifierRejected => v5::ConnectReasonCode::ClientIdentifierNotValid,
+        v3::ConnectReturnCode::ServerUnavailable => v5::ConnectReasonCode::ServerUnavailable,
+        v3::ConnectReturnCode::BadUserNameOrPassword => v5::ConnectReasonCode::BadUserNameOrPassword,
+        v3::ConnectReturnCode::NotAuthorized => v5::ConnectReasonCode::NotAuthorized,
+    }
+}
+
+/// Puts a packet at the end of what is to be sent. What a version does not have (a DISCONNECT from the broker before MQTT
+/// 5) adds nothing.
+pub(super) fn write(packet: Packet, protocol: Protocol, out: &mut Vec<u8>) {
+    let encoded = if protocol == Protocol::V500 {
+        packet.encode()
+    } else {
+        let Some(packet) = to_v3(packet, protocol) else { return };
+        packet.encode()
+    };
+    match encoded {
+        Ok(bytes) => out.extend_from_slice(bytes.as_ref()),
+        // Only what has more than 256 MiB cannot be encoded, and nothing that long comes in.
+        Err(error) => tracing::error!(%error, "a packet cannot be sent"),
+    }
+}
+
+fn to_v3(packet: Packet, protocol: Protocol) -> Option<v3::Packet> {
+    Some(match packet {
+        Packet::Connect(connect) => v3::Packet::Connect(v3::Connect {
+            protocol,
+            clean_session: connect.clean_start,
+            keep_alive: connect.keep_alive,
+            client_id: connect.client_id,
+            last_will: None,
+            username: connect.username,
+            password: connect.password,
+        }),
+        Packet::Connack(connack) => {
+            v3::Packet::Connack(v3::Connack::new(connack.session_present, return_code(connack.reason_code)))
+        }
+        Packet::Publish(publish) => {
+            let v5::Publish { dup, retain, qos_pid, topic_name, payload, .. } = publish;
+            v3::Packet::Publish(v3::Publish { dup, retain, qos_pid, topic_name, payload })
+        }
+        Packet::Puback(puback) => v3::Packet::Puback(puback.pid),
+        Packet::Pubrec(pubrec) => v3::Packet::Pubrec(pubrec.pid),
+        Packet::Pubrel(pubrel) => v3::Packet::Pubrel(pubrel.pid),
+        Packet::Pubcomp(pubcomp) => v3::Packet::Pubcomp(pubcomp.pid),
+        Packet::Subscribe(subscribe) => {
+            let topics = subscribe.topics.into_iter().map(|(filter, options)| (filter, options.max_qos)).collect();
+            v3::Packet::Subscribe(v3::Subscribe::new(subscribe.pid, topics))
+        }
+        Packet::Suback(suback) => {
+            let codes = suback.topics.into_iter().map(|code| match code {
+                v5::SubscribeReasonCode::GrantedQoS0 => QoS::Level0.into(),
+                v5::SubscribeReasonCode::GrantedQoS1 => QoS::Level1.into(),
+                v5::SubscribeReasonCode::GrantedQoS2 => QoS::Level2.into(),
+                // MQTT 3.1 has no failure; it is the one way to say so all the same.
+                _ => v3::SubscribeReturnCode::Failure,
+            });
+            v3::Packet::Suback(v3::Suback::new(suback.pid, codes.collect()))
+        }
+        Packet::Unsuback(unsuback) => v3::Packet::Unsuback(unsuback.pid),
+        Packet::Pingreq => v3::Packet::Pingreq,
+        Packet::Pingresp => v3::Packet::Pingresp,
+        Packet::Disconnect(disconnect) if disconnect.reason_code == Reason::NormalDisconnect => v3::Packet::Disconnect,
+        Packet::Unsubscribe(_) | Packet::Disconnect(_) | Packet::Auth(_) => return None,
+    })
+}
+
+fn return_code(code: v5::ConnectReasonCode) -> v3::ConnectReturnCode {
+    match code {
+        v5::ConnectReasonCode::Success => v3::ConnectReturnCode::Accepted,
+        v5::ConnectReasonCode::UnsupportedProtocolVersion => v3::ConnectReturnCode::UnacceptableProtocolVersion,
+        v5::ConnectReasonCode::ClientIdentifierNotValid => v3::ConnectReturnCode::IdentifierRejected,
+        v5::ConnectReasonCode::BadUserNameOrPassword => v3::ConnectReturnCode::BadUserNameOrPassword,
+        v5::ConnectReasonCode::NotAuthorized => v3::ConnectReturnCode::NotAuthorized,
+        _ => v3::ConnectReturnCode::ServerUnavailable,
+    }
+}

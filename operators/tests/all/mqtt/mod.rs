@@ -1,0 +1,8 @@
+//! The embedded MQTT broker over real sockets: what the standard wants of it, and what strangers may do to it.
+
+mod broker;
+mod client;
+mod hostile;
+mod publishing;
+mod sessions;
+mod subscribing;
