@@ -9,6 +9,7 @@ mod journey;
 mod kills;
 mod language;
 mod mosquitto;
+mod mqtt;
 mod mqtt_pressure;
 mod mqtt_remote;
 mod process;
