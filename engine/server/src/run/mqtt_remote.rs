@@ -104,7 +104,7 @@ impl Metrics {
             Ok((gauge, read))
         };
         let gauges: prometheus::Result<Vec<_>> = [
-            gauge("connected", "Whether the outside broker is connected.", |now| u64::from(now.connected)),
+            gauge("connected", "Whether the outside broker is connected and has our subscriptions.", |now| u64::from(now.connected)),
             gauge("refused_subscriptions", "Subscriptions that the outside broker refuses.", |now| now.refused),
             gauge("reconnects_total", "Connections to the outside broker after the first.", |now| now.reconnects),
             gauge("messages_total", "Messages from the outside broker, with those sent again.", |now| now.messages),
