@@ -201,7 +201,7 @@ fn letter(bundle: &Bundle, (message, known): (&Message, &Known), rejection: Reje
     DeadLetter {
         reason: reason.into(),
         source: bundle.source.to_string(),
-        message: rejection.message,
+        message: rejection.in_full(),
         event_id: None,
         event_time: None,
         body: bundle.bytes[message.bytes.clone()].to_vec(),
