@@ -11,8 +11,9 @@ use cornjacket_core::store::Storage;
 use cornjacket_operators::sources::mqtt::{self, Address, Counted, Counts, Subscription, Surroundings};
 use prometheus::Registry;
 use tokio::sync::watch;
-use super::readings::Readings;
 use tokio::task::JoinHandle;
+
+use super::readings::Readings;
 
 /// Subscriptions at work.
 pub(super) struct Subscriptions {
