@@ -8,6 +8,7 @@ mod http_page;
 mod journey;
 mod kills;
 mod language;
+mod live;
 mod mosquitto;
 mod mqtt;
 mod mqtt_pressure;

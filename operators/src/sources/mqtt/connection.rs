@@ -3,7 +3,6 @@
 //! One task does it all. What is read goes into a batch; while a batch is being stored the next one grows, up to a bound
 //! beyond which nothing is read. An acknowledgement is written only for what is durable.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,16 +11,17 @@ use mqtt_proto::v5::{
     Disconnect, DisconnectReasonCode as Reason, Packet, Puback, PubackReasonCode, Pubcomp, PubcompReasonCode, Publish,
     Pubrec, PubrecReasonCode, Pubrel, PubrelReasonCode,
 };
-use mqtt_proto::{Pid, Protocol, QosPid, TopicName};
+use mqtt_proto::{Pid, Protocol, QosPid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
+use super::aliases::Aliases;
 use super::broker::{Shared, is_told};
 use super::counts::count;
-use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, TOPIC_ALIASES, is_publishable};
+use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, is_publishable};
 use super::intake::{Batch, Storing, mark, store};
 use super::message::Message;
 use super::recent::Pending;
@@ -52,7 +52,7 @@ pub(super) struct Connection {
     out: Vec<u8>,
     batch: Batch,
     storing: Option<Under>,
-    aliases: HashMap<u16, TopicName>,
+    aliases: Aliases,
     kick: Arc<Notify>,
     heard: Instant,
     short_since: Option<Instant>,
@@ -115,7 +115,7 @@ impl Connection {
             out: Vec::new(),
             batch: Batch::default(),
             storing: None,
-            aliases: HashMap::new(),
+            aliases: Aliases::default(),
             kick,
             heard: Instant::now(),
             short_since: None,
@@ -262,7 +262,7 @@ impl Connection {
     }
 
     fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
-        self.resolve_alias(&mut publish)?;
+        self.aliases.resolve(&mut publish)?;
         count(&self.shared.counts.publishes[publish.qos_pid.qos() as usize]);
         if !is_publishable(&publish.topic_name) {
             self.refuse(publish.qos_pid);
@@ -303,28 +303,6 @@ impl Connection {
             }
             _ => false,
         }
-    }
-
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Broken> {
-        let Some(alias) = publish.properties.topic_alias else {
-            let is_named = !publish.topic_name.is_empty();
-            return if is_named {
-                Ok(())
-            } else {
-                Err(Broken::new(Reason::ProtocolError, "a publish without a topic"))
-            };
-        };
-        if alias == 0 || alias > TOPIC_ALIASES {
-            return Err(Broken::new(Reason::TopicAliasInvalid, format!("the topic alias {alias}")));
-        }
-        if !publish.topic_name.is_empty() {
-            self.aliases.insert(alias, publish.topic_name.clone());
-            return Ok(());
-        }
-        let known = self.aliases.get(&alias).cloned();
-        publish.topic_name = known
-            .ok_or_else(|| Broken::new(Reason::ProtocolError, format!("the topic alias {alias} stands for nothing")))?;
-        Ok(())
     }
 
     /// Topics of the broker itself are nobody's to publish to. MQTT 3 has no way to say so but silence.
