@@ -152,6 +152,8 @@ async fn a_file_is_stored_once_over_kills_of_either_side() {
         child.kill().expect("kill -9");
         child.wait().expect("it has ended");
     }
+    // What was on its way is stored.
+    tokio::time::sleep(Duration::from_millis(500)).await;
     let stored_in_part = stored(&process).await["n"].as_u64().expect("a number");
     assert!(stored_in_part < EVENTS, "it was killed in its middle");
     let sending = command(&data, &[path]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");

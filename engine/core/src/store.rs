@@ -141,6 +141,12 @@ pub trait Store: DeadLetters + Deliveries {
     /// When the store cannot be written.
     fn reset_length(&self, sink: &str) -> Result<()>;
 
+    /// Says that a sink's outlet is ours, and empty if nothing was written to it.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    fn claim(&self, sink: &str) -> Result<()>;
+
     /// What is remembered of the pipeline; the default for a new one.
     ///
     /// # Errors

@@ -12,13 +12,21 @@ pub(super) struct Outlets {
 }
 
 impl Outlets {
-    /// Opens every outlet and cuts off what no epoch committed.
-    pub(super) fn open(graph: &Graph, committed: &BTreeMap<String, u64>) -> Result<Self> {
+    /// Opens every outlet and cuts off what no epoch committed. A new one is claimed before anything is written to it:
+    /// what an epoch writes that is never committed is known as ours then.
+    pub(super) fn open(
+        graph: &Graph,
+        committed: &BTreeMap<String, u64>,
+        claim: &dyn Fn(&str) -> Result<()>,
+    ) -> Result<Self> {
         let mut open = BTreeMap::new();
         for node in &graph.nodes {
             let NodeKind::Sink(factory) = &node.kind else { continue };
             let length = committed.get(&node.name).copied();
             if let Some(outlet) = factory.outlet(length)? {
+                if length.is_none() {
+                    claim(&node.name)?;
+                }
                 open.insert(node.name.clone(), (outlet, length.unwrap_or(0)));
             }
         }

@@ -71,7 +71,7 @@ impl Engine {
         for projection in self.graph.nodes.iter().filter_map(projection_of) {
             store.prepare(&projection, false)?;
         }
-        self.outlets = Outlets::open(&self.graph, &store.lengths()?)?;
+        self.outlets = Outlets::open(&self.graph, &store.lengths()?, &|sink| store.claim(sink))?;
         self.restore_snapshot()?;
         self.rebuild = self.rebuild_of(&state)?;
         self.begins = Begins::of(&self.graph, &state.begins, &self.options.found);

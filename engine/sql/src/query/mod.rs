@@ -51,13 +51,21 @@ pub struct QueryOptions {
     pub timeout: Duration,
     /// How many queries may run at once.
     pub concurrency: usize,
+    /// How long others wait for their turn.
+    pub patience: Duration,
     /// The longest SQL text, in bytes.
     pub max_sql_bytes: usize,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self { memory_bytes: 256 << 20, timeout: Duration::from_secs(30), concurrency: 8, max_sql_bytes: 64 << 10 }
+        Self {
+            memory_bytes: 256 << 20,
+            timeout: Duration::from_secs(30),
+            concurrency: 8,
+            patience: Duration::from_secs(5),
+            max_sql_bytes: 64 << 10,
+        }
     }
 }
 
@@ -144,7 +152,9 @@ impl QueryEngine {
             return Err(QueryError::invalid(format!("the SQL is {} bytes long, and {most} are allowed", sql.len())));
         }
         let params = plan::parameters(params)?;
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| QueryError::Busy)?;
+        let slot = tokio::time::timeout(self.options.patience, Arc::clone(&self.slots).acquire_owned());
+        // The semaphore is never closed.
+        let slot = slot.await.map_err(|_| QueryError::Busy)?.map_err(|_| QueryError::Busy)?;
         let query = run::Query { state: self.state.clone(), sql: sql.to_string(), params, slot };
         self.threads.run(query, &self.options).await
     }

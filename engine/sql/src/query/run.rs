@@ -18,6 +18,7 @@ use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::execute_stream;
 use futures::{Stream, StreamExt};
+use thread_priority::ThreadPriority;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -45,6 +46,18 @@ pub(super) struct Query {
     pub(super) slot: OwnedSemaphorePermit,
 }
 
+/// Of 99. On Linux this is a niceness of 12: beside a thread of the ordinary priority it gets some 6 % of a processor,
+/// and all of it when nobody else wants it.
+const PRIORITY: u8 = 20;
+
+/// Taking events in comes first.
+fn yield_to_others() {
+    let Ok(priority) = PRIORITY.try_into() else { return };
+    if let Err(error) = thread_priority::set_current_thread_priority(ThreadPriority::Crossplatform(priority)) {
+        tracing::debug!(?error, "queries run with the priority of everything else");
+    }
+}
+
 /// The threads that queries run on.
 pub(super) struct Threads(Option<Runtime>);
 
@@ -55,6 +68,7 @@ impl Threads {
             .worker_threads(threads)
             .thread_name("query")
             .thread_stack_size(stack_bytes)
+            .on_thread_start(yield_to_others)
             .enable_time()
             .build();
         let failed = |error| QueryError::Failed(format!("the threads for queries cannot be started: {error}"));

@@ -257,7 +257,10 @@ async fn memory_is_limited() {
 
 #[tokio::test]
 async fn who_stops_reading_stops_the_scan_and_frees_its_slot() {
-    let (engine, numbers) = engine(QueryOptions { concurrency: 1, ..QueryOptions::default() }, 1_000_000);
+    let (engine, numbers) = engine(
+        QueryOptions { concurrency: 1, patience: Duration::from_millis(5), ..QueryOptions::default() },
+        1_000_000,
+    );
     let mut answer = engine.query("SELECT a FROM numbers", &[]).await.unwrap();
     answer.batches.next().await.unwrap().unwrap();
     assert_eq!(error(&engine, "SELECT 1").await, QueryError::Busy);

@@ -52,6 +52,13 @@ impl Store for SimStore {
         })
     }
 
+    fn claim(&self, sink: &str) -> Result<()> {
+        self.process.call("claim", |state| {
+            state.lengths.entry(sink.into()).or_insert(0);
+            Ok(())
+        })
+    }
+
     fn pipeline_state(&self) -> Result<PipelineState> {
         self.process.call("pipeline_state", |state| Ok(state.pipeline.clone()))
     }

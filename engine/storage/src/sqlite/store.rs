@@ -213,6 +213,11 @@ impl Store for SqliteStore {
         self.transact(|connection| execute(connection, sql, [&self.pipeline, sink]), |_| Ok(false))
     }
 
+    fn claim(&self, sink: &str) -> Result<()> {
+        let sql = "INSERT OR IGNORE INTO outlets (pipeline, sink, length) VALUES (?1, ?2, 0)";
+        self.transact(|connection| execute(connection, sql, [&self.pipeline, sink]), |_| Ok(false))
+    }
+
     fn pipeline_state(&self) -> Result<PipelineState> {
         let sql = "SELECT state FROM pipelines WHERE name = ?1";
         let text = self.one(sql, [&self.pipeline], |row| row.get::<_, String>(0))?;
