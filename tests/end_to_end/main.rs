@@ -12,6 +12,8 @@ mod mosquitto;
 mod mqtt_pressure;
 mod mqtt_remote;
 mod process;
+mod receiver;
 mod send;
 mod watch;
 mod watermarks;
+mod webhooks;

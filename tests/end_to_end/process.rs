@@ -31,6 +31,7 @@ pub struct Process {
     pub client: Client,
     pub ingest: String,
     pub query: String,
+    pub actions: String,
 }
 
 impl Drop for Process {
@@ -61,7 +62,7 @@ impl Process {
             .spawn()
             .expect("starts");
         let client = Client::new();
-        let mut process = Self { child, client, ingest: String::new(), query: String::new() };
+        let mut process = Self { child, client, ingest: String::new(), query: String::new(), actions: String::new() };
         process.wait_until_ready(&ports).await;
         process
     }
@@ -75,6 +76,7 @@ impl Process {
                 let ports: Value = serde_json::from_str(&text).expect("ports.json is whole or not there");
                 self.ingest = format!("http://127.0.0.1:{}", ports["ingest"]);
                 self.query = format!("http://127.0.0.1:{}", ports["query"]);
+                self.actions = format!("http://127.0.0.1:{}", ports["actions"]);
                 let ready = self.client.get(format!("{}/health/ready", self.query)).send().await;
                 if ready.is_ok_and(|response| response.status().is_success()) {
                     return;
