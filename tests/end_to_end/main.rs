@@ -1,6 +1,7 @@
 //! The real binary, from outside: HTTP, signals, `kill -9`.
 
 mod check;
+mod deliveries;
 mod files;
 mod http;
 mod http_keys;

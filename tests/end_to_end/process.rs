@@ -49,6 +49,11 @@ impl Process {
 
     /// As [`Process::start`], with more arguments.
     pub async fn start_with(pipeline: &Path, data: &Path, arguments: &[&str]) -> Self {
+        Self::start_logged(pipeline, data, arguments, Stdio::inherit()).await
+    }
+
+    /// As [`Process::start_with`], with a place of its own for the log.
+    pub async fn start_logged(pipeline: &Path, data: &Path, arguments: &[&str], log: impl Into<Stdio>) -> Self {
         // What a killed process left would be read as the new one's.
         let ports = data.join("ports.json");
         let _ = std::fs::remove_file(&ports);
@@ -59,6 +64,7 @@ impl Process {
             .arg(data)
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("starts");
         let client = Client::new();

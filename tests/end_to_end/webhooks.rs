@@ -26,9 +26,7 @@ const WINDOW_MS: u64 = 10_000;
 const BEGIN_MS: u64 = 1_767_225_600_000;
 
 fn pipeline(receiver: &Receiver) -> String {
-    let settings = format!(
-        "secret: {SECRET}, timeout: 1s, retry: {{ first: 20ms, factor: 1.5 }}, concurrency: 32"
-    );
+    let settings = format!("secret: {SECRET}, timeout: 1s, retry: {{ first: 20ms, factor: 1.5 }}, concurrency: 32");
     let (hot, windows) = (receiver.url("/hot"), receiver.url("/windows"));
     format!(
         "
