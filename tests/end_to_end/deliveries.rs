@@ -420,3 +420,68 @@ async fn a_receiver_that_never_answers_holds_up_nobody_else() {
     assert!(process.terminate().success());
     assert!(began.elapsed() < Duration::from_secs(12), "the end took {:?}", began.elapsed());
 }
+
+/// A sink that is added sees what comes from then on, and whoever reads something else from then on counts anew: neither
+/// is a rebuild, and the books balance all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_and_their_streams_can_be_added_and_changed_while_the_books_balance() {
+    let receiver = Receiver::start(|_, _| Reply::status(200)).await;
+    let pipeline = Pipeline::new(&[]);
+    let write = |streams: &str| {
+        let text = format!(
+            "
+pipeline: hooks
+events:
+  sensor.a: {{ payload: {{ value: double }} }}
+  sensor.b: {{ payload: {{ value: double }} }}
+sources: {{ api: {{ http: {{}} }} }}
+streams:
+  warm: SELECT aggregate_id AS device, value FROM sensor.a WHERE value > 1
+{streams}
+sinks:
+  newest: {{ projection: {{ from: sensor.a, key: [aggregate_id] }} }}
+  warmest: {{ stdout: {{ from: warm }} }}
+"
+        );
+        let hook = if streams.is_empty() {
+            String::new()
+        } else {
+            format!("  page: {{ webhook: {{ from: hot, url: '{}' }} }}\n", receiver.url("/"))
+        };
+        std::fs::write(pipeline.file(), text + &hook).expect("written");
+    };
+    let (mut told, mut number) = (Vec::new(), 0.0);
+    for (streams, told_of) in [
+        ("", ""),
+        ("  hot: SELECT device, value FROM warm", "sensor.a"),
+        ("  hot: SELECT aggregate_id AS device, value FROM sensor.b", "sensor.b"),
+        (
+            "  hotter: SELECT device, value FROM warm WHERE value > 2\n  hot: SELECT device, value FROM hotter",
+            "sensor.a",
+        ),
+        ("", ""),
+        ("  hot: SELECT device, value FROM warm", "sensor.a"),
+    ] {
+        write(streams);
+        let mut process = pipeline.start(&[]).await;
+        process.assert_balanced().await;
+        for kind in ["sensor.a", "sensor.b", "sensor.a"] {
+            number += 1.0;
+            let mut event = event("d1", 10.0 + number);
+            event["event_type"] = json!(kind);
+            let id = process.accept(&event).await;
+            let reflected = process.get(&format!("/api/v1/projections?after={id}&wait=10s")).await;
+            assert_eq!(reflected.0, 200, "{}", reflected.1);
+            if kind == told_of {
+                told.push(10.0 + number);
+            }
+        }
+        receiver.until(told.len()).await;
+        process.assert_balanced().await;
+        process.kill();
+    }
+    let mut heard = values(&receiver.seen());
+    heard.sort_by(f64::total_cmp);
+    heard.dedup();
+    assert_eq!(heard, told);
+}

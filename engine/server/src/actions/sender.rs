@@ -124,17 +124,20 @@ async fn beginning(mut response: Response, deadline: Instant) -> String {
     plain.take(MOST_KEPT).collect()
 }
 
-/// The causes of an error without its URL, which may hold a secret.
+/// The causes of an error without its URL, which may hold a secret, and without those that only say that there is one.
 fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if texts.last() != Some(&text) {
+        let said = texts.last().is_some_and(|last| *last == text || last.ends_with(&format!(": {text}")));
+        if !said {
             texts.push(text);
         }
         source = cause.source();
     }
-    texts.join(": ")
+    let says_nothing = |text: &str| text == "error sending request" || text.starts_with("client error (");
+    let first = texts.iter().position(|text| !says_nothing(text)).unwrap_or(0);
+    texts.split_off(first).join(": ")
 }
