@@ -163,6 +163,12 @@ async fn what_is_given_up_is_a_dead_letter_and_is_sent_again_when_asked() {
     assert_eq!(letter["message"], json!(expected));
     let (_, trace) = process.get(&format!("/api/v1/events/{event_id}")).await;
     assert_eq!(trace["trace"]["dead_letters"].as_array().map(Vec::len), Some(1), "{trace}");
+    let told = json!([{"id": id, "action": "page", "status": "dead", "attempts": attempts}]);
+    assert_eq!(trace["trace"]["deliveries"], told);
+    let mut rows = process.sql("SELECT * FROM cornjacket.deliveries").await;
+    assert_eq!(rows[0]["body"], seen[0].text());
+    rows[0].as_object_mut().expect("a row").remove("body");
+    assert_eq!(rows, [dead.clone()], "SQL and HTTP say the same");
     let (code, _, said) = pipeline.command(&["dlq", "replay", &letter["id"].to_string()]).await;
     assert!(code == 1 && said.contains(&format!("cornjacket deliveries redeliver {id}")), "{code} {said}");
     process.assert_balanced().await;

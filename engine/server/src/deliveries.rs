@@ -118,9 +118,14 @@ async fn list(list: &List) -> Result<(), Failure> {
     parameters.extend(list.action.as_deref().map(|action| ("action", action)));
     let request = remote.request(Method::GET, "/api/v1/deliveries").query(&parameters);
     let Listed { deliveries } = remote.json(request).await?;
-    let text =
-        if list.json || !stdout().is_terminal() { lines(&deliveries) } else { format!("{}\n", table(&deliveries)) };
-    print(&text)
+    if list.json || !stdout().is_terminal() {
+        return print(&lines(&deliveries));
+    }
+    if deliveries.is_empty() {
+        eprintln!("there are none");
+        return Ok(());
+    }
+    print(&format!("{}\n", table(&deliveries)))
 }
 
 async fn show(show: &Show) -> Result<(), Failure> {
@@ -187,7 +192,6 @@ fn table(deliveries: &[Map<String, Value>]) -> Table {
     ];
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     table.set_header(COLUMNS.map(|(title, _)| title));
     for delivery in deliveries {
         table.add_row(COLUMNS.map(|(_, name)| shown(delivery.get(name))));

@@ -1,6 +1,7 @@
 //! The query service: projections, and SQL over everything.
 
 mod after;
+mod deliveries;
 mod events;
 mod format;
 mod projections;

@@ -18,6 +18,7 @@ use cornjacket_sql::query::TableSource;
 use tokio::sync::watch;
 
 use super::QueryService;
+use super::deliveries::DeliveryTable;
 use crate::environment::of_machine;
 
 /// The schema of the system tables.
@@ -41,6 +42,8 @@ pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<(
     }
     let letters = DeadLetters { store: Arc::clone(store) };
     service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(letters))?;
+    let deliveries = DeliveryTable { store: Arc::clone(store) };
+    service.engine.register(Some(SYSTEM), "deliveries", Arc::new(deliveries))?;
     let (name, status) = (pipeline.name.clone(), service.status.clone());
     let clock = of_machine().clock;
     let topics = pipeline.catalogue.topics.clone();
@@ -117,12 +120,12 @@ struct DeadLetters {
     store: Arc<dyn Store>,
 }
 
-fn columns(fields: &[(&str, DataType)]) -> SchemaRef {
+pub(super) fn columns(fields: &[(&str, DataType)]) -> SchemaRef {
     let field = |(name, data_type): &(&str, DataType)| Field::new(*name, data_type.clone(), true);
     Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
 }
 
-fn times(times: Vec<Option<Micros>>) -> ArrayRef {
+pub(super) fn times(times: Vec<Option<Micros>>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
 }
 
