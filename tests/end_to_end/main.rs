@@ -3,6 +3,7 @@
 mod check;
 mod deliveries;
 mod files;
+mod hooks;
 mod http;
 mod http_keys;
 mod http_page;
