@@ -66,7 +66,7 @@ async fn what_is_given_up_is_a_dead_letter_and_is_sent_again_when_asked() {
 
     is_well.store(true, Ordering::SeqCst);
     let (code, said, wrong) = pipeline.command(&["deliveries", "redeliver", id]).await;
-    assert_eq!((code, said.as_str(), wrong.as_str()), (0, format!("{id} is sent again\n").as_str(), ""));
+    assert_eq!((code, said.as_str(), wrong.as_str()), (0, format!("{id} is due now\n").as_str(), ""));
     let delivered = newest(&process, |found| found["status"] == "delivered").await;
     assert_eq!((&delivered["attempts"], &delivered["last_error"]), (&json!(1), &Value::Null));
     // Also one that has arrived may be sent again.
