@@ -21,9 +21,8 @@ const MINUTE: u64 = 60_000;
 async fn what_is_given_up_is_a_dead_letter_and_is_sent_again_when_asked() {
     let is_well = Arc::new(AtomicBool::new(false));
     let well = Arc::clone(&is_well);
-    let reply = move |_: &Request, _| match well.load(Ordering::SeqCst) {
-        true => Reply::status(202),
-        false => Reply::Answer(500, "", "out of\norder"),
+    let reply = move |_: &Request, _| {
+        if well.load(Ordering::SeqCst) { Reply::status(202) } else { Reply::Answer(500, "", "out of\norder") }
     };
     let receiver = Receiver::start(reply).await;
     let settings = "retry: { first: 50ms, factor: 2, max_age: 700ms }";
@@ -41,7 +40,7 @@ async fn what_is_given_up_is_a_dead_letter_and_is_sent_again_when_asked() {
     assert_eq!(seen.len() as u64, attempts);
     // The last attempt is at the end of its life, whatever the wait would have been.
     let lived = seen[seen.len() - 1].at - seen[0].at;
-    assert!((Duration::from_millis(600)..Duration::from_millis(3_000)).contains(&lived), "{lived:?}");
+    assert!((Duration::from_millis(600)..Duration::from_secs(3)).contains(&lived), "{lived:?}");
     let id = dead["id"].as_str().expect("an id");
     assert_eq!(deliveries(&process, "?status=dead&action=page").await.len(), 1);
     assert!(deliveries(&process, "?status=delivered").await.is_empty());
@@ -59,7 +58,7 @@ async fn what_is_given_up_is_a_dead_letter_and_is_sent_again_when_asked() {
     let mut rows = process.sql("SELECT * FROM cornjacket.deliveries").await;
     assert_eq!(rows[0]["body"], seen[0].text());
     rows[0].as_object_mut().expect("a row").remove("body");
-    assert_eq!(rows, [dead.clone()], "SQL and HTTP say the same");
+    assert_eq!(rows, std::slice::from_ref(&dead), "SQL and HTTP say the same");
     let (code, _, said) = pipeline.command(&["dlq", "replay", &letter["id"].to_string()]).await;
     assert!(code == 1 && said.contains(&format!("cornjacket deliveries redeliver {id}")), "{code} {said}");
     process.assert_balanced().await;
@@ -290,7 +289,7 @@ async fn without_a_url_nothing_is_sent_or_kept_and_the_log_says_so() {
     pipeline.write(&[("page", &receiver.url("/"), "")]);
     let process = pipeline.start(&[]).await;
     counted(&process, "delivered", 1).await;
-    assert!(values(&receiver.seen()).iter().all(|value| *value == 2.0));
+    assert!(values(&receiver.seen()).iter().all(|value| *value > 1.5), "the first one was never sent");
     process.assert_balanced().await;
 }
 
@@ -338,8 +337,8 @@ async fn a_receiver_that_never_answers_holds_up_nobody_else() {
     let action = ask(&process, "/api/v1/actions").await["actions"][1].clone();
     assert_eq!((&action["pending"], &action["delivered"]), (&json!(1_000), &json!(0)), "{action}");
     // Four at a time, and each for two seconds.
-    let held = hanging.seen().len();
-    assert!((4..=4 * (delivered.as_secs() as usize / 2 + 2)).contains(&held), "{held}");
+    let held = hanging.seen().len() as u64;
+    assert!((4..=4 * (delivered.as_secs() / 2 + 2)).contains(&held), "{held}");
     process.assert_balanced().await;
     let began = Instant::now();
     assert!(process.terminate().success());
