@@ -31,6 +31,7 @@ pub struct Process {
     pub client: Client,
     pub ingest: String,
     pub query: String,
+    pub actions: String,
 }
 
 impl Drop for Process {
@@ -48,6 +49,11 @@ impl Process {
 
     /// As [`Process::start`], with more arguments.
     pub async fn start_with(pipeline: &Path, data: &Path, arguments: &[&str]) -> Self {
+        Self::start_logged(pipeline, data, arguments, Stdio::inherit()).await
+    }
+
+    /// As [`Process::start_with`], with a place of its own for the log.
+    pub async fn start_logged(pipeline: &Path, data: &Path, arguments: &[&str], log: impl Into<Stdio>) -> Self {
         // What a killed process left would be read as the new one's.
         let ports = data.join("ports.json");
         let _ = std::fs::remove_file(&ports);
@@ -58,10 +64,11 @@ impl Process {
             .arg(data)
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("starts");
         let client = Client::new();
-        let mut process = Self { child, client, ingest: String::new(), query: String::new() };
+        let mut process = Self { child, client, ingest: String::new(), query: String::new(), actions: String::new() };
         process.wait_until_ready(&ports).await;
         process
     }
@@ -75,6 +82,7 @@ impl Process {
                 let ports: Value = serde_json::from_str(&text).expect("ports.json is whole or not there");
                 self.ingest = format!("http://127.0.0.1:{}", ports["ingest"]);
                 self.query = format!("http://127.0.0.1:{}", ports["query"]);
+                self.actions = format!("http://127.0.0.1:{}", ports["actions"]);
                 let ready = self.client.get(format!("{}/health/ready", self.query)).send().await;
                 if ready.is_ok_and(|response| response.status().is_success()) {
                     return;

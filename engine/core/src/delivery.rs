@@ -191,8 +191,9 @@ pub trait Deliveries: Send + Sync {
     /// When they cannot be read; so for every read below.
     fn pending(&self, sink: &str, turn: Turn, limit: u64) -> Result<Vec<Delivery>>;
 
-    /// Records what came of attempts, in one transaction, each only if its delivery is still pending. For one that is
-    /// given up a dead letter (reason `webhook`) is written with it.
+    /// Records what came of attempts, in one transaction, each only if its delivery is still pending, and a failure only
+    /// if nobody has asked to send it again since it began. For one that is given up a dead letter (reason `webhook`) is
+    /// written with it.
     ///
     /// # Errors
     /// When it cannot be written; nothing of it is then. The same call may be made again.
@@ -216,7 +217,8 @@ pub trait Deliveries: Send + Sync {
     /// When it cannot be read.
     fn delivery(&self, id: &str) -> Result<Option<Delivery>>;
 
-    /// Makes one due at once, whatever became of it so far; its age counts from now. `false` if there is none of that id.
+    /// Makes one due at once, whatever became of it so far; its age counts from now, and an open dead letter of it is
+    /// replayed by that. `false` if there is none of that id.
     ///
     /// # Errors
     /// When it cannot be written.

@@ -86,6 +86,13 @@ pub struct PipelineState {
     /// Where each sink that begins with what comes from now on began, by its name.
     #[serde(default)]
     pub begins: BTreeMap<String, Positions>,
+    /// Fingerprint of every node, by name, as the last run had them.
+    #[serde(default)]
+    pub nodes: BTreeMap<String, String>,
+    /// What equations of the audit start from, by check and node, where an edit without a rebuild changed the node: the
+    /// counters of the time before are those of another graph.
+    #[serde(default)]
+    pub carried: BTreeMap<String, i64>,
 }
 
 /// What the epochs counted, beside what there is: both are of the same moment.

@@ -4,11 +4,12 @@
 //! rows, the deliveries, the dead letters. Each check is an equation with a name; one that does not hold names the place
 //! at which something got lost or came twice.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cornjacket_core::Result;
 use cornjacket_core::graph::{Graph, Node, NodeKind};
-use cornjacket_core::store::{Ledger, Storage};
+use cornjacket_core::store::{Ledger, PipelineState, Storage};
 use serde::{Deserialize, Serialize};
 
 /// An equation of the ledger.
@@ -36,6 +37,11 @@ impl Check {
     fn at_most(check: &str, node: &str, equation: &str, left: i64, right: i64) -> Self {
         Self { holds: left <= right, ..Self::equal(check, node, equation, left, right) }
     }
+
+    /// Its key in what edits carry over. Only what depends on how nodes are joined does.
+    fn carry(&self) -> Option<String> {
+        matches!(&*self.check, "read" | "edge" | "operator").then(|| format!("{} {}", self.check, self.node))
+    }
 }
 
 /// Holds the ledger against what there is.
@@ -43,11 +49,41 @@ impl Check {
 /// # Errors
 /// When the storage cannot be read.
 pub fn audit(graph: &Graph, storage: &Storage) -> Result<Vec<Check>> {
+    let state = storage.store.pipeline_state()?;
+    let mut checks = checks(graph, storage, &state)?;
+    for check in &mut checks {
+        if let Some(carried) = check.carry().and_then(|key| state.carried.get(&key)) {
+            check.left -= carried;
+            check.holds = check.left == check.right;
+        }
+    }
+    Ok(checks)
+}
+
+/// What the equations of nodes that an edit changed start from, beside what they started from before. The counters are
+/// those of the last run.
+///
+/// # Errors
+/// When the storage cannot be read.
+pub(crate) fn carried(graph: &Graph, storage: &Storage, state: &PipelineState) -> Result<BTreeMap<String, i64>> {
+    let fingerprints: BTreeMap<&str, &str> = graph.nodes.iter().map(|n| (&*n.name, &*n.fingerprint)).collect();
+    let is_same = |name: &str| state.nodes.get(name).is_some_and(|old| fingerprints.get(name) == Some(&old.as_str()));
+    let mut carried = BTreeMap::new();
+    for check in checks(graph, storage, state)? {
+        let Some(key) = check.carry() else { continue };
+        let start =
+            if is_same(&check.node) { state.carried.get(&key).copied() } else { Some(check.left - check.right) };
+        carried.extend(start.filter(|start| *start != 0).map(|start| (key, start)));
+    }
+    Ok(carried)
+}
+
+fn checks(graph: &Graph, storage: &Storage, state: &PipelineState) -> Result<Vec<Check>> {
     let specs: Vec<_> = graph.nodes.iter().filter_map(projection).collect();
     let ledger = storage.store.ledger(&specs)?;
     // The log goes on meanwhile: it is asked for what it holds up to the ledger's position.
     let counts = storage.log.counts(&ledger.positions)?;
-    let forgotten = storage.store.pipeline_state()?.forgotten;
+    let forgotten = &state.forgotten;
     let mut checks: Vec<Check> = counts
         .iter()
         .map(|(name, count)| {

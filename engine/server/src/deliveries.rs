@@ -15,7 +15,7 @@ use crate::remote::{Remote, Service, Where, harmless, runtime};
 pub const ABOUT: &str = "\
 Look at what a running pipeline sends outside, and send it again.
 
-A delivery is one row of a webhook sink, with an id and a body that never change. It is pending until its receiver has
+A delivery is one row of a webhook sink, with an id and a body that never change. It is pending until its receiver has \
 answered with success, then delivered; one that is given up is dead, and a dead letter says why.";
 
 pub const EXAMPLES: &str = "\
@@ -41,7 +41,7 @@ enum Command {
     List(List),
     /// Show one with its body.
     Show(Show),
-    /// Send some again at once, with the same ids and bodies.
+    /// Send some again, now or as soon as the sink's rate and order allow, with the same ids and bodies.
     Redeliver(Redeliver),
 }
 
@@ -118,9 +118,14 @@ async fn list(list: &List) -> Result<(), Failure> {
     parameters.extend(list.action.as_deref().map(|action| ("action", action)));
     let request = remote.request(Method::GET, "/api/v1/deliveries").query(&parameters);
     let Listed { deliveries } = remote.json(request).await?;
-    let text =
-        if list.json || !stdout().is_terminal() { lines(&deliveries) } else { format!("{}\n", table(&deliveries)) };
-    print(&text)
+    if list.json || !stdout().is_terminal() {
+        return print(&lines(&deliveries));
+    }
+    if deliveries.is_empty() {
+        eprintln!("there are none");
+        return Ok(());
+    }
+    print(&format!("{}\n", table(&deliveries)))
 }
 
 async fn show(show: &Show) -> Result<(), Failure> {
@@ -134,7 +139,7 @@ async fn redeliver(redeliver: &Redeliver) -> Result<(), Failure> {
     let remote: Remote = redeliver.at.service(Service::Actions)?;
     for id in &redeliver.ids {
         remote.send(remote.request(Method::POST, &path(id, "/redeliver"))).await?;
-        print(&format!("{} is sent again\n", harmless(id)))?;
+        print(&format!("{} is due now\n", harmless(id)))?;
     }
     Ok(())
 }
@@ -177,20 +182,12 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 fn table(deliveries: &[Map<String, Value>]) -> Table {
-    const COLUMNS: [(&str, &str); 6] = [
-        ("id", "id"),
-        ("action", "action"),
-        ("status", "status"),
-        ("created", "created_at"),
-        ("attempts", "attempts"),
-        ("last error", "last_error"),
-    ];
+    const COLUMNS: [&str; 6] = ["id", "action", "status", "created_at", "attempts", "last_error"];
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::UTF8_FULL_CONDENSED);
-    table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
-    table.set_header(COLUMNS.map(|(title, _)| title));
+    table.set_header(COLUMNS);
     for delivery in deliveries {
-        table.add_row(COLUMNS.map(|(_, name)| shown(delivery.get(name))));
+        table.add_row(COLUMNS.map(|name| shown(delivery.get(name))));
     }
     table
 }

@@ -59,10 +59,12 @@ fn the_example_compiles_without_a_word() {
          minutes/1 | transform | 4 | sensor.reading\n\
          minutes/2 | tumble | 4 | minutes/1\n\
          minutes | transform | 4 | minutes/2\n\
+         hot | transform | 4 | minutes\n\
          sensor_state | projection | 4 | sensor.reading\n\
          user.login | source | 4 | \n\
          user_session | projection | 4 | user.login\n\
-         device_minute | projection | 4 | minutes\n"
+         device_minute | projection | 4 | minutes\n\
+         page_oncall | webhook | 4 | hot\n"
     );
     let columns: Vec<String> =
         node(&pipeline.graph, "device_minute").schema.fields().iter().map(|f| f.name().clone()).collect();

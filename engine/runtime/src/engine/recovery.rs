@@ -17,6 +17,7 @@ use cornjacket_core::{Error, Result};
 use super::Engine;
 use super::begins::{Begins, begins_now};
 use super::outlets::Outlets;
+use crate::audit::carried;
 
 /// A rebuild under way.
 pub(super) struct Rebuild {
@@ -102,10 +103,13 @@ impl Engine {
     /// Fingerprints of what the file no longer has are forgotten, so that it is built anew should it come back.
     fn remember(&self, state: &PipelineState) -> Result<()> {
         let (fingerprints, begins) = (self.fingerprints(), self.begins.positions().clone());
-        if fingerprints == state.fingerprints && begins == state.begins {
+        let nodes = self.graph.nodes.iter().map(|node| (node.name.clone(), node.fingerprint.clone())).collect();
+        if fingerprints == state.fingerprints && begins == state.begins && nodes == state.nodes {
             return Ok(());
         }
-        self.storage.store.set_pipeline_state(&PipelineState { fingerprints, begins, ..state.clone() }, false)
+        let carried = carried(&self.graph, &self.storage, state)?;
+        let state = PipelineState { fingerprints, begins, nodes, carried, ..state.clone() };
+        self.storage.store.set_pipeline_state(&state, false)
     }
 
     /// Empties what is new or changed and starts the epochs over.
@@ -140,6 +144,7 @@ impl Engine {
             past_raises,
             begins: old.begins,
             forgotten: self.forgotten()?,
+            ..PipelineState::default()
         };
         store.set_pipeline_state(&state, true)?;
         Ok(state)
@@ -203,8 +208,9 @@ impl Engine {
             return Ok(());
         }
         let begins = self.begins.positions().clone();
-        let forgotten = self.storage.store.pipeline_state()?.forgotten;
-        let state = PipelineState { fingerprints: self.fingerprints(), begins, forgotten, ..PipelineState::default() };
+        let PipelineState { forgotten, nodes, carried, .. } = self.storage.store.pipeline_state()?;
+        let rest = PipelineState { forgotten, nodes, carried, ..PipelineState::default() };
+        let state = PipelineState { fingerprints: self.fingerprints(), begins, ..rest };
         self.storage.store.set_pipeline_state(&state, false)?;
         self.rebuild = None;
         let now = self.environment.clock.monotonic();

@@ -15,6 +15,7 @@ mod sender;
 mod signature;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,7 +87,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<(Arc<Actions>, JoinHandle<()>)>
         metrics: Arc::clone(&metrics),
         epochs,
         asked: asked_for,
-        stop,
+        stop: stop.clone(),
     };
     let mut workers = Vec::new();
     for (sink, action) in &sinks {
@@ -101,7 +102,7 @@ pub fn start(given: Given<'_>) -> anyhow::Result<(Arc<Actions>, JoinHandle<()>)>
     let service = Actions { store: Arc::clone(store), environment: environment.clone(), sinks, asked };
     let service = Arc::new(service);
     let keeping = tokio::spawn(keep(Arc::clone(&service), metrics));
-    Ok((service, tokio::spawn(work(workers, recording, keeping))))
+    Ok((service, tokio::spawn(work(workers, recording, keeping, stop))))
 }
 
 /// The sinks that call somebody, in the order of the file.
@@ -113,7 +114,12 @@ fn actions_of(pipeline: &Pipeline) -> Vec<(String, Arc<Action>)> {
     pipeline.graph.nodes.iter().filter_map(action).collect()
 }
 
-async fn work(workers: Vec<Worker>, recording: impl Future<Output = ()> + Send + 'static, keeping: JoinHandle<()>) {
+async fn work(
+    workers: Vec<Worker>,
+    recording: impl Future<Output = ()> + Send + 'static,
+    keeping: JoinHandle<()>,
+    mut stop: watch::Receiver<bool>,
+) {
     let recording = tokio::spawn(recording);
     let mut working: JoinSet<()> = workers.into_iter().map(Worker::run).collect();
     while let Some(ended) = working.join_next().await {
@@ -121,6 +127,8 @@ async fn work(workers: Vec<Worker>, recording: impl Future<Output = ()> + Send +
             tracing::error!(%error, "a worker has ended: the deliveries of its sink wait for the next start");
         }
     }
+    // Without workers there is still what was sent before to count and to forget.
+    let _ = stop.wait_for(|stop| *stop).await;
     keeping.abort();
     // It ends by itself when nobody is left to hand in attempts, unless the store cannot be written.
     let stop_recording = recording.abort_handle();
@@ -131,10 +139,14 @@ async fn work(workers: Vec<Worker>, recording: impl Future<Output = ()> + Send +
 
 /// Counts what is pending, and forgets what is long over.
 async fn keep(service: Arc<Actions>, metrics: Arc<DeliveryMetrics>) {
-    let mut since_sweep = SWEEP;
+    let (mut since_sweep, mut is_told) = (SWEEP, false);
     loop {
         let store = Arc::clone(&service.store);
         if let Ok(Ok(ledger)) = tokio::task::spawn_blocking(move || store.ledger(&[])).await {
+            if !is_told {
+                tell_of_orphans(&service.sinks, &ledger.pending);
+                is_told = true;
+            }
             for (sink, _) in &service.sinks {
                 let pending = ledger.pending.get(sink).copied().unwrap_or(0);
                 metrics.set_pending(sink, i64::try_from(pending).unwrap_or(i64::MAX));
@@ -146,6 +158,14 @@ async fn keep(service: Arc<Actions>, metrics: Arc<DeliveryMetrics>) {
         }
         tokio::time::sleep(COUNT).await;
         since_sweep += COUNT;
+    }
+}
+
+/// Deliveries that nobody sends would wait in silence.
+fn tell_of_orphans(sinks: &[(String, Arc<Action>)], pending: &BTreeMap<String, u64>) {
+    let is_sent = |name: &str| sinks.iter().any(|(sink, action)| sink == name && action.url.is_some());
+    for (sink, count) in pending.iter().filter(|(sink, count)| **count > 0 && !is_sent(sink)) {
+        tracing::warn!(sink, count, "deliveries from before wait until the file has this webhook again and it is on");
     }
 }
 

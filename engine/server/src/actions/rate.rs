@@ -2,7 +2,7 @@
 //!
 //! The last so many starts are remembered, and another is allowed when the first of them is a period ago. So in no period
 //! of that length there are more than the limit says, at no boundary either. After a restart the starts are taken from the
-//! deliveries, of which each knows its last attempt.
+//! deliveries, of which each knows its last attempt: what was under way when a process was killed is missing there.
 
 use std::collections::VecDeque;
 

@@ -105,6 +105,13 @@ async fn one(State(service): State<Arc<Actions>>, Path(id): Path<String>) -> Ans
 
 /// `POST /api/v1/deliveries/{id}/redeliver`: makes one due at once, with its id and body as they are.
 async fn redeliver(State(service): State<Arc<Actions>>, Path(id): Path<String>) -> Answered {
+    let (store, wanted) = (Arc::clone(&service.store), id.clone());
+    let Some(delivery) = blocking(move || store.delivery(&wanted)).await? else { return Err(not_found(&id)) };
+    let sink = &delivery.sink;
+    if !service.sinks.iter().any(|(name, action)| name == sink && action.url.is_some()) {
+        let message = format!("`{sink}` is off or no longer in the file, so nobody would send delivery `{id}`");
+        return Err(Problem::new(StatusCode::CONFLICT, "action_is_off", message));
+    }
     let (store, wanted, now) = (Arc::clone(&service.store), id.clone(), service.environment.clock.now());
     if !blocking(move || store.redeliver(&wanted, now)).await? {
         return Err(not_found(&id));

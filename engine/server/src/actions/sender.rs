@@ -9,6 +9,7 @@ use cornjacket_core::delivery::{Action, Delivery};
 use cornjacket_core::time::{Micros, SECOND};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, redirect};
+use tokio::time::Instant;
 use url::Url;
 
 use super::guard::Guard;
@@ -63,26 +64,25 @@ impl Sender {
     /// Tries once. It ends within the action's timeout.
     pub(super) async fn send(&self, delivery: &Delivery, now: Micros) -> Answer {
         let timeout = Duration::from_micros(self.action.timeout.unsigned_abs());
-        match tokio::time::timeout(timeout, self.ask(delivery, now)).await {
-            Ok(answer) => answer,
+        let deadline = Instant::now() + timeout;
+        if let Err(why) = self.guard.judge(&self.url) {
+            return failed(why);
+        }
+        match tokio::time::timeout_at(deadline, self.ask(delivery, now)).await {
+            Ok(Ok(response)) => judged(response, now, deadline).await,
+            Ok(Err(error)) => failed(causes(error)),
             Err(_) => failed(format!("no answer within {timeout:?}")),
         }
     }
 
-    async fn ask(&self, delivery: &Delivery, now: Micros) -> Answer {
-        if let Err(why) = self.guard.judge(&self.url) {
-            return failed(why);
-        }
+    async fn ask(&self, delivery: &Delivery, now: Micros) -> reqwest::Result<Response> {
         let (id, seconds) = (&delivery.id, now.div_euclid(SECOND));
         let mut request = self.client.post(self.url.clone()).headers(self.headers.clone());
         request = request.header("webhook-id", id).header("webhook-timestamp", seconds);
         if let Some(signature) = signature(&self.action.keys, id, seconds, &delivery.body) {
             request = request.header("webhook-signature", signature);
         }
-        match request.body(delivery.body.clone()).send().await {
-            Ok(response) => judged(response, now).await,
-            Err(error) => failed(causes(error)),
-        }
+        request.body(delivery.body.clone()).send().await
     }
 }
 
@@ -90,7 +90,8 @@ fn failed(error: String) -> Answer {
     Answer { outcome: Outcome::Failed(None), status: None, error: Some(error) }
 }
 
-async fn judged(response: Response, now: Micros) -> Answer {
+/// The status says it all, so a body that is late or breaks off changes nothing.
+async fn judged(response: Response, now: Micros, deadline: Instant) -> Answer {
     let status = response.status();
     let asked = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
     let outcome = match status {
@@ -99,18 +100,19 @@ async fn judged(response: Response, now: Micros) -> Answer {
         _ => Outcome::Failed(asked),
     };
     // Read to the end, the connection can be used again.
-    let said = beginning(response).await;
+    let said = beginning(response, deadline).await;
     let error = (outcome != Outcome::Taken).then(|| {
         let said = if said.is_empty() { String::new() } else { format!(": {said}") };
-        format!("the receiver answered {}{said}", status.as_u16())
+        let moved = if status.is_redirection() { " (redirects are not followed)" } else { "" };
+        format!("the receiver answered {}{moved}{said}", status.as_u16())
     });
     Answer { outcome, status: Some(status.as_u16()), error }
 }
 
 /// The beginning of an answer's text. One that breaks off has said what it has said.
-async fn beginning(mut response: Response) -> String {
+async fn beginning(mut response: Response, deadline: Instant) -> String {
     let mut bytes = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Ok(Ok(Some(chunk))) = tokio::time::timeout_at(deadline, response.chunk()).await {
         let room = MOST_READ - bytes.len();
         bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
         if bytes.len() == MOST_READ {
@@ -122,17 +124,20 @@ async fn beginning(mut response: Response) -> String {
     plain.take(MOST_KEPT).collect()
 }
 
-/// The causes of an error without its URL, which may hold a secret.
+/// The causes of an error without its URL, which may hold a secret, and without those that only say that there is one.
 fn causes(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut texts = vec![error.to_string()];
     let mut source = error.source();
     while let Some(cause) = source {
         let text = cause.to_string();
-        if texts.last() != Some(&text) {
+        let said = texts.last().is_some_and(|last| *last == text || last.ends_with(&format!(": {text}")));
+        if !said {
             texts.push(text);
         }
         source = cause.source();
     }
-    texts.join(": ")
+    let says_nothing = |text: &str| text == "error sending request" || text.starts_with("client error (");
+    let first = texts.iter().position(|text| !says_nothing(text)).unwrap_or(0);
+    texts.split_off(first).join(": ")
 }

@@ -80,6 +80,15 @@ impl DeadLetterService {
 
 fn needs_a_body(stored: &StoredDeadLetter) -> Problem {
     let letter = &stored.letter;
+    if letter.reason == "webhook" {
+        let (id, delivery) = (stored.id, letter.place.as_deref().unwrap_or_default());
+        let message = format!(
+            "dead letter {id} is a delivery of `{}` that was given up: `cornjacket deliveries redeliver {delivery}` sends it \
+             again and settles the letter",
+            letter.source
+        );
+        return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "is_a_delivery", message);
+    }
     let event = letter.event_id.as_ref().map_or_else(String::new, |id| format!(", computed from event {id}"));
     let message = format!(
         "dead letter {} is a row of `{}`{event}, and no message of a source: send a whole event as the body, such as \

@@ -19,7 +19,7 @@ use cornjacket_sql::query::row_objects;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
-use super::{QueryService, arrivals, blocking, invalid, live};
+use super::{QueryService, arrivals, blocking, deliveries, invalid, live};
 use crate::http::{Answered, Problem};
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -174,9 +174,11 @@ pub async fn one(State(service): State<Arc<QueryService>>, Path(id): Path<String
     let found = blocking(move || {
         let Some((at, offset)) = storage.log.find(id)? else { return Ok(None) };
         let event = stored(&*storage.log, &at, offset)?;
-        Ok(Some((event, letters(&*storage.store, &id.to_string())?, at, offset)))
+        let text = id.to_string();
+        let outcome = (letters(&*storage.store, &text)?, deliveries::of_event(&*storage.store, &text)?);
+        Ok(Some((event, outcome, at, offset)))
     });
-    let Some((event, letters, at, offset)) = found.await? else {
+    let Some((event, (letters, deliveries), at, offset)) = found.await? else {
         return Err(Problem::new(StatusCode::NOT_FOUND, "event_not_found", format!("there is no event {id}")));
     };
     let reflected = service.status.borrow().positions.get(&at) > offset;
@@ -186,6 +188,7 @@ pub async fn one(State(service): State<Arc<QueryService>>, Path(id): Path<String
         "offset": offset,
         "reflected": reflected,
         "projections": newest_of(&service, id).await,
+        "deliveries": deliveries,
         "dead_letters": letters,
     });
     Ok(Json(json!({"event": event, "trace": trace})).into_response())

@@ -3,6 +3,7 @@
 mod after;
 mod arrivals;
 mod changes;
+mod deliveries;
 mod events;
 mod format;
 mod live;

@@ -1,6 +1,7 @@
 //! Deliveries of the simulated store.
 
 use cornjacket_core::Result;
+use cornjacket_core::dead_letter::{DeadLetter, LetterState, StoredDeadLetter};
 use cornjacket_core::delivery::{
     Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryState, NewDelivery, Turn, Verdict,
 };
@@ -63,7 +64,8 @@ fn counter(state: DeliveryState) -> &'static str {
 fn record(state: &mut State, now: Micros, attempt: &Attempt) {
     let is_it = |stored: &&mut Delivery| {
         let is_open = stored.number == attempt.number && stored.state == DeliveryState::Pending;
-        is_open && stored.last_at != Some(attempt.at)
+        let counts = attempt.verdict == Verdict::Delivered || stored.since <= attempt.at;
+        is_open && counts && stored.last_at != Some(attempt.at)
     };
     let Some(stored) = state.deliveries.iter_mut().find(is_it) else { return };
     stored.attempts += 1;
@@ -148,6 +150,11 @@ impl Deliveries for SimStore {
             (stored.since, stored.next_at, stored.attempts, stored.settled_at) = (now, now, 0, None);
             count(state, &sink, counter(was), -1);
             count(state, &sink, "pending", 1);
+            let is_its = |letter: &DeadLetter| letter.reason == "webhook" && letter.place.as_deref() == Some(id);
+            let open = |stored: &&mut StoredDeadLetter| stored.state == LetterState::Open && is_its(&stored.letter);
+            for stored in state.dead_letters.iter_mut().filter(open) {
+                (stored.state, stored.settled_at) = (LetterState::Replayed, Some(now));
+            }
             Ok(true)
         })
     }

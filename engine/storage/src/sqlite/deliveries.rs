@@ -94,11 +94,13 @@ impl SqliteStore {
             Verdict::Again(at) => (DeliveryState::Pending, Some(at)),
         };
         let settled_at = next_at.is_none().then_some(now);
-        // An attempt whose record may have got lost is recorded again, and counts once.
+        // An attempt whose record may have got lost is recorded again, and counts once. One that began before somebody
+        // asked to send it again counts only if it has arrived.
         let sql = format!(
             "UPDATE deliveries SET attempts = attempts + 1, last_at = ?3, last_status = ?4, last_error = ?5, state = ?6,
                  next_at = coalesce(?7, next_at), settled_at = ?8
-             WHERE pipeline = ?1 AND number = ?2 AND state = 'pending' AND last_at IS NOT ?3 RETURNING {COLUMNS}"
+             WHERE pipeline = ?1 AND number = ?2 AND state = 'pending' AND last_at IS NOT ?3
+                 AND (?6 = 'delivered' OR since <= ?3) RETURNING {COLUMNS}"
         );
         let Attempt { number, at, status, error, .. } = attempt;
         let row = params![self.pipeline, number, at, status, error, state.as_str(), next_at, settled_at];
@@ -130,6 +132,10 @@ impl SqliteStore {
         let sql = "UPDATE deliveries SET state = 'pending', since = ?3, attempts = 0, next_at = ?3, settled_at = NULL
                    WHERE pipeline = ?1 AND id = ?2";
         execute(connection, sql, params![self.pipeline, id, now])?;
+        // What it was given up with is settled by that; if it is given up again there is another letter.
+        let sql = "UPDATE dead_letters SET state = 'replayed', settled_at = ?4
+                   WHERE pipeline = ?1 AND source = ?2 AND reason = 'webhook' AND place = ?3 AND state = 'open'";
+        execute(connection, sql, params![self.pipeline, sink, id, now])?;
         Ok(true)
     }
 }
