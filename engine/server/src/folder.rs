@@ -52,10 +52,10 @@ impl DataFolder {
                 // Who holds it is only for the message.
                 let _ = lock.read_to_string(&mut holder);
                 bail!(
-                    "the data folder {} is in use by another cornjacket (process {}): end it, or use another folder with \
+                    "the data folder {} is in use by another cornjacket ({}): end it, or use another folder with \
                      --data-dir",
                     path.display(),
-                    holder.trim()
+                    who(holder.trim())
                 );
             }
             Err(TryLockError::Error(error)) => {
@@ -85,19 +85,30 @@ impl DataFolder {
     }
 }
 
-/// The process that holds a folder, if one does; the folder is not changed.
-pub fn holder(folder: &Path) -> std::io::Result<Option<String>> {
-    let mut lock = match OpenOptions::new().read(true).write(true).open(folder.join("lock")) {
+/// Who holds a folder. The last process to run there has left its number; who only looks leaves none.
+fn who(process: &str) -> String {
+    if Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists() {
+        return "`cornjacket check --data` looks at it".into();
+    }
+    format!("process {process}")
+}
+
+/// Keeps every process from taking hold of a folder for as long as this is kept.
+pub struct ReadLock(#[allow(dead_code, reason = "it is held, not read")] File);
+
+/// Keeps a folder from being held, without changing it: `Err` with the process that holds it, `None` if it was never held.
+pub fn holder(folder: &Path) -> std::io::Result<Result<Option<ReadLock>, String>> {
+    let mut lock = match File::open(folder.join("lock")) {
         Ok(lock) => lock,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
     match lock.try_lock_shared() {
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(Ok(Some(ReadLock(lock)))),
         Err(TryLockError::WouldBlock) => {
             let mut process = String::new();
             lock.read_to_string(&mut process)?;
-            Ok(Some(process.trim().to_string()))
+            Ok(Err(process.trim().to_string()))
         }
         Err(TryLockError::Error(error)) => Err(error),
     }

@@ -29,7 +29,7 @@ use super::wal;
 use crate::block::{Cut, Footer, TypeIndex, decode_type, encode};
 use crate::split::{Split, client_ids, split};
 
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/log/0001_log.sql"),
     include_str!("../../../../migrations/sqlite/log/0002_marks.sql"),
     include_str!("../../../../migrations/sqlite/log/0003_receipts.sql"),
@@ -47,7 +47,7 @@ const REOPENS: u32 = 50;
 const REOPEN_WAIT: Duration = Duration::from_millis(200);
 
 /// The file of the log.
-pub(crate) const LOG_FILE: &str = "log.db";
+pub(super) const LOG_FILE: &str = "log.db";
 
 /// The log in `log.db`.
 pub struct SqliteLog {
