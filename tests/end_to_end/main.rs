@@ -1,7 +1,9 @@
 //! The real binary, from outside: HTTP, signals, `kill -9`.
 
 mod check;
+mod damage;
 mod files;
+mod full_disk;
 mod http;
 mod http_keys;
 mod http_page;

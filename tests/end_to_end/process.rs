@@ -48,6 +48,11 @@ impl Process {
 
     /// As [`Process::start`], with more arguments.
     pub async fn start_with(pipeline: &Path, data: &Path, arguments: &[&str]) -> Self {
+        Self::start_telling(pipeline, data, arguments, Stdio::inherit()).await
+    }
+
+    /// As [`Process::start_with`]; what it logs goes there.
+    pub async fn start_telling(pipeline: &Path, data: &Path, arguments: &[&str], log: Stdio) -> Self {
         // What a killed process left would be read as the new one's.
         let ports = data.join("ports.json");
         let _ = std::fs::remove_file(&ports);
@@ -58,6 +63,7 @@ impl Process {
             .arg(data)
             .args(arguments)
             .stdout(Stdio::null())
+            .stderr(log)
             .spawn()
             .expect("starts");
         let client = Client::new();
@@ -82,6 +88,11 @@ impl Process {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
     }
 
     pub fn kill(&mut self) {

@@ -1,6 +1,6 @@
 //! The embedded log: one block a commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -218,7 +218,12 @@ impl EventLog for SqliteLog {
         };
         let rows = statement.query_map([], row).map_err(storage_error)?;
         let mut counts: BTreeMap<String, LogCount> = rows.collect::<rusqlite::Result<_>>().map_err(storage_error)?;
-        for block in self.shared.index.lock().blocks.values() {
+        // A block that somebody took out of the file behind our back is not there, whatever the index says.
+        let mut statement = connection.prepare_cached("SELECT seq FROM blocks").map_err(storage_error)?;
+        let rows = statement.query_map([], |row| row.get::<_, i64>(0)).map_err(storage_error)?;
+        let there: BTreeSet<i64> = rows.collect::<rusqlite::Result<_>>().map_err(storage_error)?;
+        let index = self.shared.index.lock();
+        for (_, block) in index.blocks.iter().filter(|(seq, _)| there.contains(seq)) {
             for index in &block.footer.types {
                 let count = counts.entry(index.event_type.clone()).or_default();
                 count.present += index.rows() as u64;
