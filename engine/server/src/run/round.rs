@@ -184,6 +184,8 @@ impl Parts {
             feed.stop();
             door.close();
             let outcome = engine.stop().context("the engine cannot go on");
+            storage.log.fold();
+            storage.store.fold();
             drop((door, storage));
             outcome
         };

@@ -42,6 +42,13 @@ pub(super) fn named(path: &Path, error: Error) -> Error {
     }
 }
 
+/// Folds the write-ahead log into the file, unless somebody reads: nothing is lost if it stays.
+pub(super) fn fold_now(connection: &Connection, path: &Path) {
+    if let Err(error) = connection.execute_batch("PRAGMA busy_timeout=200; PRAGMA wal_checkpoint(TRUNCATE);") {
+        tracing::debug!(%error, file = %path.display(), "the write-ahead log was not folded");
+    }
+}
+
 fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Result<()> {
     let seen: usize = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(storage_error)?;
     if seen > migrations.len() {

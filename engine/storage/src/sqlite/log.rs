@@ -21,7 +21,7 @@ use super::commit::{
     block_of, blocks_from, check_topics, find_client_id, known_ids, store_block, store_merged, store_notes,
 };
 use super::compact::Compactor;
-use super::connection::{Readers, named, open_writer, storage_error};
+use super::connection::{Readers, fold_now, named, open_writer, storage_error};
 use super::forget::begins;
 use super::index::{Block, Decoded, Index};
 use super::place::Place;
@@ -273,6 +273,13 @@ impl EventLog for SqliteLog {
 
     fn forget(&self, before: &BTreeMap<String, Micros>, floor: &Positions) -> Result<u64> {
         self.shared.forget(before, floor)
+    }
+
+    fn fold(&self) {
+        let mut writer = self.shared.writer.lock();
+        if let Some(connection) = writer.connection.take() {
+            fold_now(&connection, self.shared.place.path());
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::connection::{Readers, named, open_writer, storage_error};
+use super::connection::{Readers, fold_now, named, open_writer, storage_error};
 use super::records::{EPOCH, SNAPSHOT, STATE, from_raises, from_record, to_raises, to_record};
 use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
@@ -334,5 +334,11 @@ impl Store for SqliteStore {
 
     fn forget_rows(&self, spec: &ProjectionSpec, before: Micros, max: u64) -> Result<u64> {
         self.delete_rows_before(spec, before, max)
+    }
+
+    fn fold(&self) {
+        if let Some(connection) = self.writer.lock().take() {
+            fold_now(&connection, &self.path);
+        }
     }
 }
