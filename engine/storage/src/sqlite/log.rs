@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use cornjacket_core::catalogue::Catalogue;
@@ -59,7 +59,7 @@ pub struct SqliteLog {
 pub(super) struct Shared {
     pub(super) place: Place,
     /// Bytes of the disk that no append may touch, if it is not left to the disk's size.
-    min_free: Option<u64>,
+    pub(super) min_free: Option<u64>,
     pub(super) catalogue: Arc<Catalogue>,
     environment: Environment,
     pub(super) writer: Mutex<Writer>,
@@ -75,6 +75,8 @@ pub(super) struct Writer {
     pub(super) connection: Option<Connection>,
     next: i64,
     appends: u64,
+    /// When the write-ahead log was folded last because the disk was full.
+    pub(super) folded: Option<Instant>,
     /// Blocks that a merge wanted to replace by another when it failed: whether it did is looked up in the file.
     unsure: Option<(Vec<i64>, Block)>,
     /// Whether blocks may have gone or changed otherwise when retention failed: all are looked up in the file.
@@ -119,6 +121,7 @@ impl SqliteLog {
                 connection: Some(connection),
                 next,
                 appends: 0,
+                folded: None,
                 unsure: None,
                 is_index_unsure: false,
             }),
@@ -177,7 +180,7 @@ impl EventLog for SqliteLog {
             self.shared.write_notes(&mut writer, notes)?;
             return Ok(Committed { stored: 0, repeated: laid_out.repeated });
         }
-        self.shared.has_room()?;
+        self.shared.make_room(&mut writer)?;
         self.shared.write(&mut writer, laid_out, notes)
     }
 
@@ -415,11 +418,6 @@ impl Shared {
         index.replace(merged, block);
         index.forget_before(merged.last().map_or(i64::MIN, |last| last + 1));
         Ok(())
-    }
-
-    /// Whether the disk has more room than what is kept for what is stored already.
-    pub(super) fn has_room(&self) -> Result<()> {
-        self.place.has_room(self.min_free)
     }
 
     /// Names the block that an error is about.

@@ -16,6 +16,7 @@ mod log;
 mod place;
 mod records;
 mod retention;
+mod room;
 mod store;
 mod table;
 pub(crate) mod together;

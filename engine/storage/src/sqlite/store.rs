@@ -91,6 +91,10 @@ impl SqliteStore {
         *writer = None;
         let connection = open_writer(&self.path, &MIGRATIONS)?;
         let done = is_done(&connection)?;
+        if matches!(error, Error::Full(_)) {
+            // The write-ahead log may hold what is in the file already, and the next try finds the room.
+            fold_now(&connection, &self.path);
+        }
         *writer = Some(connection);
         if done { Ok(()) } else { Err(error) }
     }
