@@ -115,7 +115,7 @@ impl Outage {
     fn is_over(&mut self) {
         if self.told.take().is_some() {
             let events = std::mem::take(&mut self.refused);
-            tracing::info!(events, "events are stored again; as many were refused meanwhile");
+            tracing::info!(events, "events are stored again; so many were refused meanwhile");
         }
     }
 }
