@@ -253,7 +253,7 @@ async fn without_a_url_nothing_is_sent_or_kept_and_the_log_says_so() {
     let pipeline = Pipeline::new(&[("page", "${CJ_TEST_NO_SUCH_VARIABLE:-}", "")]);
     let log = pipeline.folder.path().join("log");
     let file = File::create(&log).expect("a file");
-    let mut process = Process::start_logged(&pipeline.file(), &pipeline.data, &[], file).await;
+    let mut process = Process::start_telling(&pipeline.file(), &pipeline.data, &[], file).await;
     process.accept(&event("d1", 1.0)).await;
     let action = counted(&process, "suppressed", 1).await;
     assert_eq!((&action["state"], &action["endpoint"], &action["pending"]), (&json!("off"), &Value::Null, &json!(0)));
@@ -274,7 +274,7 @@ async fn without_a_url_nothing_is_sent_or_kept_and_the_log_says_so() {
     // Off once more, what was written meanwhile waits, and nobody may believe that it is sent.
     pipeline.write(&[("page", "", "")]);
     let file = File::create(&log).expect("a file");
-    let mut process = Process::start_logged(&pipeline.file(), &pipeline.data, &[], file).await;
+    let mut process = Process::start_telling(&pipeline.file(), &pipeline.data, &[], file).await;
     let (code, _, said) = pipeline.command(&["deliveries", "redeliver", &id]).await;
     assert!(code == 1 && said.contains("`page` is off or no longer in the file"), "{code} {said}");
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -1,8 +1,10 @@
 //! The real binary, from outside: HTTP, signals, `kill -9`.
 
 mod check;
+mod damage;
 mod deliveries;
 mod files;
+mod full_disk;
 mod hooks;
 mod http;
 mod http_keys;

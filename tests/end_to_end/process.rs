@@ -49,40 +49,40 @@ impl Process {
 
     /// As [`Process::start`], with more arguments.
     pub async fn start_with(pipeline: &Path, data: &Path, arguments: &[&str]) -> Self {
-        Self::start_logged(pipeline, data, arguments, Stdio::inherit()).await
+        Self::start_telling(pipeline, data, arguments, Stdio::inherit()).await
     }
 
-    /// As [`Process::start_with`], with a place of its own for the log.
-    pub async fn start_logged(pipeline: &Path, data: &Path, arguments: &[&str], log: impl Into<Stdio>) -> Self {
+    /// As [`Process::start_with`]; what it logs goes there.
+    pub async fn start_telling(pipeline: &Path, data: &Path, arguments: &[&str], log: impl Into<Stdio>) -> Self {
+        let mut command = binary();
+        command.arg("run").arg(pipeline).args(["--log-level", "warn", "--data-dir"]).arg(data).args(arguments);
+        command.stderr(log);
+        Self::start_as(command, data, None).await
+    }
+
+    /// Starts a command that runs a pipeline; its ports are looked up in the data folder unless they are known.
+    pub async fn start_as(mut command: Command, data: &Path, known: Option<Value>) -> Self {
         // What a killed process left would be read as the new one's.
-        let ports = data.join("ports.json");
-        let _ = std::fs::remove_file(&ports);
-        let child = binary()
-            .arg("run")
-            .arg(pipeline)
-            .args(["--log-level", "warn", "--data-dir"])
-            .arg(data)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("starts");
+        let file = data.join("ports.json");
+        let _ = std::fs::remove_file(&file);
+        let child = command.stdout(Stdio::null()).spawn().expect("starts");
         let client = Client::new();
         let mut process = Self { child, client, ingest: String::new(), query: String::new(), actions: String::new() };
-        process.wait_until_ready(&ports).await;
+        process.wait_until_ready(&file, known).await;
         process
     }
 
-    async fn wait_until_ready(&mut self, ports: &Path) {
+    async fn wait_until_ready(&mut self, file: &Path, known: Option<Value>) {
         let deadline = Instant::now() + PATIENCE;
+        let place = |port: &Value| format!("http://127.0.0.1:{}", port.to_string().trim_matches('"'));
         loop {
             assert!(Instant::now() < deadline, "not ready in time");
             assert!(self.child.try_wait().expect("a child").is_none(), "ended before it was ready");
-            if let Ok(text) = std::fs::read_to_string(ports) {
-                let ports: Value = serde_json::from_str(&text).expect("ports.json is whole or not there");
-                self.ingest = format!("http://127.0.0.1:{}", ports["ingest"]);
-                self.query = format!("http://127.0.0.1:{}", ports["query"]);
-                self.actions = format!("http://127.0.0.1:{}", ports["actions"]);
+            let written = || std::fs::read_to_string(file).ok();
+            let parsed = |text: String| serde_json::from_str(&text).expect("ports.json is whole or not there");
+            if let Some(ports) = known.clone().or_else(|| written().map(parsed)) {
+                (self.ingest, self.query) = (place(&ports["ingest"]), place(&ports["query"]));
+                self.actions = place(&ports["actions"]);
                 let ready = self.client.get(format!("{}/health/ready", self.query)).send().await;
                 if ready.is_ok_and(|response| response.status().is_success()) {
                     return;
@@ -90,6 +90,11 @@ impl Process {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// Whether it still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_none()
     }
 
     pub fn kill(&mut self) {

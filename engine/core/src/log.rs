@@ -227,4 +227,8 @@ pub trait EventLog: Send + Sync {
     /// # Errors
     /// When the log cannot be written; nothing is deleted then.
     fn forget(&self, before: &BTreeMap<String, Micros>, floor: &Positions) -> Result<u64>;
+
+    /// Puts everything into as few files as there may be, as far as nobody reads: for an orderly end. What cannot be done
+    /// now is done by the next start.
+    fn fold(&self) {}
 }

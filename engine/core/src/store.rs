@@ -247,6 +247,9 @@ pub trait Store: DeadLetters + Deliveries {
     /// # Errors
     /// When they cannot be deleted.
     fn forget_rows(&self, projection: &ProjectionSpec, before: Micros, max: u64) -> Result<u64>;
+
+    /// As [`crate::log::EventLog::fold`].
+    fn fold(&self) {}
 }
 
 /// A log and a store that belong together.

@@ -5,6 +5,7 @@
 
 mod brokers;
 mod connections;
+mod data;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write, stdout};
@@ -30,7 +31,12 @@ Each error and warning has a code, its file, line and column with the text itsel
 instead. SQL errors point at the very word, also in a file of its own. Errors keep a pipeline from running; warnings do \
 not. `run` makes the same checks before it starts; `check` warns besides of what works here but perhaps not elsewhere.
 
-Of a folder, every *.yaml and *.yml file in it and below that has a `pipeline:` is checked.";
+Of a folder, every *.yaml and *.yml file in it and below that has a `pipeline:` is checked.
+
+With --data, a data folder is looked at instead: whether its files are whole, every block of events and every part of a \
+snapshot is as it was written, no event is missing, and the counts of the ledger are what there is. It is for a folder that no \
+process uses: after a crash of the machine, a full or failing disk, or before a copy of it is relied on. Nothing in it is \
+changed. It reads everything, so a large folder takes its time.";
 
 /// What `check --help` ends with.
 pub const EXAMPLES: &str = "\
@@ -39,20 +45,26 @@ Examples:
   cornjacket check .                                    # every pipeline of a repository
   cornjacket check --json pipelines | jq '.files[].diagnostics[] | \"\\(.file):\\(.line) \\(.message)\"'
   cornjacket check --connect pipelines/iot.yaml && cornjacket run pipelines/iot.yaml
+  cornjacket check --data data                          # a table; lines of JSON if piped or with --json
+  cornjacket check --data /backup/data | jq 'select(.ok == false).faults[]'
 
 With --json one document is printed: {\"files\":[{\"file\",\"ok\",\"diagnostics\":[…]}],\"errors\":n,\"warnings\":n}; a diagnostic \
 has severity, code, message, help, file, line, column, end_line and end_column. With --connect there is also \
-\"connections\":[{\"connection\",\"ok\",\"message\"}].
+\"connections\":[{\"connection\",\"ok\",\"message\"}]. With --data each check is a line: {\"check\",\"of\",\"looked_at\",\"ok\",\
+\"faults\":[{\"place\",\"what\",\"remedy\"}]}; what could not be checked has \"ok\":null.
 
-Exit codes: 0 right (perhaps with warnings), 1 an error in a file, 2 a path cannot be read or, with --connect, something \
-cannot be opened.";
+Exit codes: 0 right (perhaps with warnings), 1 an error in a file, or a data folder that is damaged, 2 a path cannot be read \
+or, with --connect, something cannot be opened, or, with --data, a process uses the folder.";
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Pipeline files, or folders of them.
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required_unless_present = "data", conflicts_with = "data", value_name = "FILE|DIR")]
     pub paths: Vec<PathBuf>,
+    /// Look at a data folder that no process uses instead: everything that is damaged or missing in it.
+    #[arg(long, value_name = "DIR", conflicts_with = "connect")]
+    pub data: Option<PathBuf>,
     /// One JSON document instead of text.
     #[arg(long)]
     pub json: bool,
@@ -88,6 +100,9 @@ pub struct Arguments {
 
 /// Checks the files and says what was found.
 pub fn check(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(folder) = &arguments.data {
+        return data::check(folder, arguments.json);
+    }
     let chosen = Chosen::by(&arguments.paths);
     let environment = |name: &str| std::env::var(name).ok();
     let checked = chosen

@@ -1,11 +1,13 @@
 //! The data folder: one process holds it, and it says on which ports that process listens.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 
 const PORTS: &str = "ports.json";
 
@@ -52,31 +54,48 @@ impl DataFolder {
                 // Who holds it is only for the message.
                 let _ = lock.read_to_string(&mut holder);
                 bail!(
-                    "the data folder {} is in use by another cornjacket (process {}): end it, or use another folder with \
+                    "the data folder {} is in use by another cornjacket ({}): end it, or use another folder with \
                      --data-dir",
                     path.display(),
-                    holder.trim()
+                    who(holder.trim())
                 );
             }
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("{} cannot be locked", file.display()));
             }
         }
-        lock.set_len(0)
-            .and_then(|()| write!(lock, "{}", std::process::id()))
-            .context("the lock file cannot be written")?;
+        match sign(&mut lock) {
+            // The number is only for messages, and a full disk is no reason not to start.
+            Err(error) if error.kind() != ErrorKind::StorageFull => {
+                return Err(error).with_context(|| format!("{} cannot be written", file.display()));
+            }
+            _ => {}
+        }
         let folder = Self { path: path.to_path_buf(), _lock: lock };
         // What a process left that was killed says nothing of this one.
         folder.forget_ports();
         Ok(folder)
     }
 
-    /// Says on which ports the services listen: all of the file is there or none.
-    pub fn publish_ports(&self, ports: Ports) -> Result<()> {
-        let (file, draft) = (self.path.join(PORTS), self.path.join("ports.json.new"));
-        std::fs::write(&draft, serde_json::to_string(&ports)?)
-            .and_then(|()| std::fs::rename(&draft, &file))
-            .with_context(|| format!("{} cannot be written", file.display()))
+    /// Says on which ports the services listen: all of the file is there or none. On a full disk it is tried again until
+    /// there is room, or the task that is given back is aborted.
+    pub fn publish_ports(&self, ports: Ports) -> Result<Option<JoinHandle<()>>> {
+        let (file, text) = (self.path.join(PORTS), serde_json::to_string(&ports)?);
+        match publish(&file, &text) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::StorageFull => {
+                tracing::warn!(
+                    file = %file.display(),
+                    "the disk is full, so other commands cannot look up the ports: give them --url until there is room"
+                );
+                Ok(Some(tokio::spawn(async move {
+                    while publish(&file, &text).is_err() {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                })))
+            }
+            Err(error) => Err(error).with_context(|| format!("{} cannot be written", file.display())),
+        }
     }
 
     /// Takes that back.
@@ -85,19 +104,48 @@ impl DataFolder {
     }
 }
 
-/// The process that holds a folder, if one does; the folder is not changed.
-pub fn holder(folder: &Path) -> std::io::Result<Option<String>> {
-    let mut lock = match OpenOptions::new().read(true).write(true).open(folder.join("lock")) {
+/// Writes the process's number over the last one's, which also works on a full disk.
+fn sign(lock: &mut File) -> std::io::Result<()> {
+    let number = std::process::id().to_string();
+    lock.rewind()?;
+    lock.write_all(number.as_bytes())?;
+    lock.set_len(number.len() as u64)
+}
+
+fn publish(file: &Path, text: &str) -> std::io::Result<()> {
+    let draft = file.with_extension("json.new");
+    let written = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, file));
+    if written.is_err() {
+        // Half a draft is of no use to anyone.
+        let _ = std::fs::remove_file(&draft);
+    }
+    written
+}
+
+/// Who holds a folder. The last process to run there has left its number; who only looks leaves none.
+fn who(process: &str) -> String {
+    if Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists() {
+        return "`cornjacket check --data` looks at it".into();
+    }
+    format!("process {process}")
+}
+
+/// Keeps every process from taking hold of a folder for as long as this is kept.
+pub struct ReadLock(#[allow(dead_code, reason = "it is held, not read")] File);
+
+/// Keeps a folder from being held, without changing it: `Err` with the process that holds it, `None` if it was never held.
+pub fn holder(folder: &Path) -> std::io::Result<Result<Option<ReadLock>, String>> {
+    let mut lock = match File::open(folder.join("lock")) {
         Ok(lock) => lock,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
     match lock.try_lock_shared() {
-        Ok(()) => Ok(None),
+        Ok(()) => Ok(Ok(Some(ReadLock(lock)))),
         Err(TryLockError::WouldBlock) => {
             let mut process = String::new();
             lock.read_to_string(&mut process)?;
-            Ok(Some(process.trim().to_string()))
+            Ok(Err(process.trim().to_string()))
         }
         Err(TryLockError::Error(error)) => Err(error),
     }

@@ -63,7 +63,7 @@ pub(crate) struct TypeIndex {
 
 impl TypeIndex {
     /// Its bytes of a block's body, as they were written.
-    fn bytes<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
+    pub(crate) fn bytes<'a>(&self, body: &'a [u8]) -> Result<&'a [u8]> {
         let end = self.start.saturating_add(self.length);
         let bytes = body.get(self.start..end);
         let bytes =

@@ -24,12 +24,15 @@ use cornjacket_core::store::Storage;
 use cornjacket_core::{Error, Result};
 
 pub use key::{key_columns, key_text, parse_key};
+use sqlite::together;
+pub use sqlite::verify::{Fault, Finding, Report, Watcher, verify_folder};
 pub use sqlite::{SqliteLog, SqliteStore, read_schema};
 
 /// Opens the embedded storage of a pipeline (its name, and the version of its file) in a folder, which is made if it is not there.
 ///
 /// # Errors
 /// [`Error::Conflict`] when what is stored contradicts the catalogue or was written by a newer version;
+/// [`Error::Corrupt`] when it is damaged where that can be seen at once, or the log has lost what the store has read;
 /// [`Error::Unavailable`] when the folder cannot be used.
 pub fn open_embedded(
     folder: &Path,
@@ -39,8 +42,11 @@ pub fn open_embedded(
 ) -> Result<Storage> {
     std::fs::create_dir_all(folder)
         .map_err(|error| Error::Unavailable(format!("the data folder {}: {error}", folder.display())))?;
+    together::before_open(folder)?;
+    let lacks_store = together::lacks_store(folder);
     let log = SqliteLog::open(folder, catalogue, environment.clone())?;
     let store = SqliteStore::open(folder, pipeline)?;
+    together::after_open(folder, &log, &store, lacks_store)?;
     Ok(Storage { log: Arc::new(log), store: Arc::new(store) })
 }
 

@@ -84,16 +84,50 @@ pub(super) struct Committer {
     pub clock: Arc<dyn Clock>,
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
+    pub outage: Outage,
+}
+
+/// How often a log that takes nothing is told of, while it takes nothing.
+const TELL_EVERY: Micros = 30 * SECOND;
+
+/// A time in which the log takes nothing. Every client that tries again would be a line in the log, on a disk that is
+/// perhaps the full one.
+#[derive(Default)]
+pub(super) struct Outage {
+    /// When it was told of last, and how many events were refused since.
+    told: Option<(Micros, usize)>,
+    refused: usize,
+}
+
+impl Outage {
+    fn refused(&mut self, now: Micros, error: &Error, events: usize) {
+        self.refused += events;
+        let (last, since) = self.told.unwrap_or((now - TELL_EVERY, 0));
+        let events = since + events;
+        if now - last < TELL_EVERY {
+            self.told = Some((last, events));
+            return;
+        }
+        tracing::warn!(%error, events, "events cannot be stored and are refused until they can");
+        self.told = Some((now, 0));
+    }
+
+    fn is_over(&mut self) {
+        if self.told.take().is_some() {
+            let events = std::mem::take(&mut self.refused);
+            tracing::info!(events, "events are stored again; so many were refused meanwhile");
+        }
+    }
 }
 
 impl Committer {
-    pub fn run(self) {
+    pub fn run(mut self) {
         while let Some(group) = self.queue.next_group() {
             self.commit(group);
         }
     }
 
-    fn commit(&self, group: Group) {
+    fn commit(&mut self, group: Group) {
         if group.chains().any(Chain::is_cut) {
             // Decoded while the commit before it failed. Those who share the group can try again, as after any failure.
             let error = Error::Unavailable("events that were handed in earlier were not stored".into());
@@ -103,9 +137,12 @@ impl Committer {
         let result = self.store(&group);
         self.metrics.commit_seconds.observe(seconds(self.clock.monotonic() - start));
         match result {
-            Ok(committed) => self.answer(group, &committed),
+            Ok(committed) => {
+                self.outage.is_over();
+                self.answer(group, &committed);
+            }
             Err(error) if error.is_transient() => {
-                tracing::warn!(%error, events = group.events(), "the log did not take a commit");
+                self.outage.refused(self.clock.monotonic(), &error, group.events());
                 self.refuse(group, &error);
             }
             Err(error) => {

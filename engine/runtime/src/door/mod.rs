@@ -91,7 +91,8 @@ impl GroupCommit {
             Arc::clone(&queue),
             Arc::clone(&metrics),
         );
-        let committer = commit::Committer { log, letters, clock: environment.clock, queue, metrics };
+        let outage = commit::Outage::default();
+        let committer = commit::Committer { log, letters, clock: environment.clock, queue, metrics, outage };
         door.spawn("door-decode", move || decoder.run())?;
         door.spawn("door-commit", move || committer.run())?;
         Ok(door)

@@ -107,10 +107,10 @@ fn folder_is_usable(path: &Path) -> Result<String, String> {
     match std::fs::metadata(path) {
         Ok(found) if !found.is_dir() => Err("is a file: choose another with --data-dir".into()),
         Ok(_) => match holder(path) {
-            Ok(Some(process)) => Err(format!(
+            Ok(Err(process)) => Err(format!(
                 "in use by another cornjacket (process {process}): end it, or choose another folder with --data-dir"
             )),
-            Ok(None) => can_write(path).map(|()| "there, writable, and nobody holds it".into()),
+            Ok(Ok(_)) => can_write(path).map(|()| "there, writable, and nobody holds it".into()),
             Err(error) => Err(format!("its lock cannot be opened: {error}")),
         },
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => would_be_made(path),

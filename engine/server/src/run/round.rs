@@ -11,6 +11,7 @@ use cornjacket_core::store::{Storage, Store};
 use cornjacket_runtime::door::{DoorOptions, GroupCommit};
 use cornjacket_runtime::{EngineHandle, EngineOptions, Feed, Feeding, SourceStatus, Status, spawn};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::mqtt_broker::{EmbeddedBroker, may_listen};
 use super::mqtt_remote::{self, Subscriptions};
@@ -61,6 +62,8 @@ struct Parts {
     services: Services,
     subscriptions: Subscriptions,
     broker: Option<EmbeddedBroker>,
+    /// Waits for room to write down the ports.
+    publishing: Option<JoinHandle<()>>,
 }
 
 impl Round<'_> {
@@ -140,13 +143,13 @@ impl Round<'_> {
         };
         let services = Services::start(self.sockets, &books, &metrics)?;
         let (subscriptions, broker) = self.mqtt(&storage, &door, &environment, &registry)?;
-        self.folder.publish_ports(self.sockets.ports())?;
+        let publishing = self.folder.publish_ports(self.sockets.ports())?;
         if !is_bounded(pipeline) {
             let broker = broker.iter().map(|broker| format!("MQTT at mqtt://{}", broker.at));
             let places = services.places().into_iter().chain(broker).collect();
             tokio::spawn(announce(pipeline.name.clone(), places, engine.status.clone()));
         }
-        Ok(Parts { door, engine, feed, storage, services, subscriptions, broker })
+        Ok(Parts { door, engine, feed, storage, services, subscriptions, broker, publishing })
     }
 
     /// Subscribes to the outside broker, or starts the embedded one if a source is for it.
@@ -176,7 +179,8 @@ impl Round<'_> {
 impl Parts {
     /// Everyone who was answered is stored, and the state is saved, before the folder is let go.
     async fn end(self, folder: &DataFolder) -> anyhow::Result<()> {
-        let Self { door, engine, feed, storage, services, subscriptions, broker } = self;
+        let Self { door, engine, feed, storage, services, subscriptions, broker, publishing } = self;
+        publishing.inspect(JoinHandle::abort);
         let stop_broker = async {
             if let Some(broker) = broker {
                 broker.stop().await;
@@ -187,6 +191,8 @@ impl Parts {
             feed.stop();
             door.close();
             let outcome = engine.stop().context("the engine cannot go on");
+            storage.log.fold();
+            storage.store.fold();
             drop((door, storage));
             outcome
         };

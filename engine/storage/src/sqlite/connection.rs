@@ -6,10 +6,14 @@ use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use super::place::or_full;
+
 /// How many pages the write-ahead log may grow to before it is folded into the file.
 const CHECKPOINT_PAGES: u32 = 4_000;
 /// How long a statement waits for another process or checkpoint that holds the file, in ms.
 pub(super) const BUSY_MS: u32 = 5_000;
+/// How long the folding of a write-ahead log waits for readers, in ms.
+const FOLD_MS: u32 = 200;
 /// Read connections that are kept open while nobody uses them.
 const IDLE_READERS: usize = 8;
 
@@ -18,6 +22,10 @@ const JOURNAL_BYTES: u64 = super::place::WAL_BYTES;
 
 /// Opens a file for writing and applies the migrations that it has not seen; the first has number 1.
 pub(super) fn open_writer(path: &Path, migrations: &[&str]) -> Result<Connection> {
+    open(path, migrations).map_err(|error| or_full(path, error))
+}
+
+fn open(path: &Path, migrations: &[&str]) -> Result<Connection> {
     let mut connection = Connection::open(path).map_err(|error| named(path, storage_error(error)))?;
     let pragmas = format!(
         "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout={BUSY_MS};
@@ -39,6 +47,15 @@ pub(super) fn named(path: &Path, error: Error) -> Error {
         // A stream of rows that Arrow cannot make sense of is damaged.
         Error::Arrow(error) => Error::Corrupt(format!("{file}: {error}")),
         other => other,
+    }
+}
+
+/// Folds the write-ahead log into the file, unless somebody reads: nothing is lost if it stays.
+pub(super) fn fold_now(connection: &Connection, path: &Path) {
+    let folded = connection.execute_batch(&format!("PRAGMA busy_timeout={FOLD_MS}; PRAGMA wal_checkpoint(TRUNCATE);"));
+    let restored = connection.execute_batch(&format!("PRAGMA busy_timeout={BUSY_MS};"));
+    if let Err(error) = folded.and(restored) {
+        tracing::debug!(%error, file = %path.display(), "the write-ahead log was not folded");
     }
 }
 

@@ -1,9 +1,9 @@
 //! The embedded log: one block a commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::array::RecordBatch;
 use cornjacket_core::catalogue::Catalogue;
@@ -21,7 +21,7 @@ use super::commit::{
     block_of, blocks_from, check_topics, find_client_id, known_ids, store_block, store_merged, store_notes,
 };
 use super::compact::Compactor;
-use super::connection::{Readers, named, open_writer, storage_error};
+use super::connection::{Readers, fold_now, named, open_writer, storage_error};
 use super::forget::begins;
 use super::index::{Block, Decoded, Index};
 use super::place::Place;
@@ -29,7 +29,7 @@ use super::wal;
 use crate::block::{Cut, Footer, TypeIndex, decode_type, encode};
 use crate::split::{Split, client_ids, split};
 
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/log/0001_log.sql"),
     include_str!("../../../../migrations/sqlite/log/0002_marks.sql"),
     include_str!("../../../../migrations/sqlite/log/0003_receipts.sql"),
@@ -47,7 +47,7 @@ const REOPENS: u32 = 50;
 const REOPEN_WAIT: Duration = Duration::from_millis(200);
 
 /// The file of the log.
-pub(crate) const LOG_FILE: &str = "log.db";
+pub(super) const LOG_FILE: &str = "log.db";
 
 /// The log in `log.db`.
 pub struct SqliteLog {
@@ -59,7 +59,7 @@ pub struct SqliteLog {
 pub(super) struct Shared {
     pub(super) place: Place,
     /// Bytes of the disk that no append may touch, if it is not left to the disk's size.
-    min_free: Option<u64>,
+    pub(super) min_free: Option<u64>,
     pub(super) catalogue: Arc<Catalogue>,
     environment: Environment,
     pub(super) writer: Mutex<Writer>,
@@ -75,6 +75,8 @@ pub(super) struct Writer {
     pub(super) connection: Option<Connection>,
     next: i64,
     appends: u64,
+    /// When the write-ahead log was folded last because the disk was full.
+    pub(super) folded: Option<Instant>,
     /// Blocks that a merge wanted to replace by another when it failed: whether it did is looked up in the file.
     unsure: Option<(Vec<i64>, Block)>,
     /// Whether blocks may have gone or changed otherwise when retention failed: all are looked up in the file.
@@ -119,6 +121,7 @@ impl SqliteLog {
                 connection: Some(connection),
                 next,
                 appends: 0,
+                folded: None,
                 unsure: None,
                 is_index_unsure: false,
             }),
@@ -177,7 +180,7 @@ impl EventLog for SqliteLog {
             self.shared.write_notes(&mut writer, notes)?;
             return Ok(Committed { stored: 0, repeated: laid_out.repeated });
         }
-        self.shared.has_room()?;
+        self.shared.make_room(&mut writer)?;
         self.shared.write(&mut writer, laid_out, notes)
     }
 
@@ -218,7 +221,12 @@ impl EventLog for SqliteLog {
         };
         let rows = statement.query_map([], row).map_err(storage_error)?;
         let mut counts: BTreeMap<String, LogCount> = rows.collect::<rusqlite::Result<_>>().map_err(storage_error)?;
-        for block in self.shared.index.lock().blocks.values() {
+        // A block that somebody took out of the file behind our back is not there, whatever the index says.
+        let mut statement = connection.prepare_cached("SELECT seq FROM blocks").map_err(storage_error)?;
+        let rows = statement.query_map([], |row| row.get::<_, i64>(0)).map_err(storage_error)?;
+        let there: BTreeSet<i64> = rows.collect::<rusqlite::Result<_>>().map_err(storage_error)?;
+        let index = self.shared.index.lock();
+        for (_, block) in index.blocks.iter().filter(|(seq, _)| there.contains(seq)) {
             for index in &block.footer.types {
                 let count = counts.entry(index.event_type.clone()).or_default();
                 count.present += index.rows() as u64;
@@ -268,6 +276,13 @@ impl EventLog for SqliteLog {
 
     fn forget(&self, before: &BTreeMap<String, Micros>, floor: &Positions) -> Result<u64> {
         self.shared.forget(before, floor)
+    }
+
+    fn fold(&self) {
+        let mut writer = self.shared.writer.lock();
+        if let Some(connection) = writer.connection.take() {
+            fold_now(&connection, self.shared.place.path());
+        }
     }
 }
 
@@ -403,11 +418,6 @@ impl Shared {
         index.replace(merged, block);
         index.forget_before(merged.last().map_or(i64::MIN, |last| last + 1));
         Ok(())
-    }
-
-    /// Whether the disk has more room than what is kept for what is stored already.
-    pub(super) fn has_room(&self) -> Result<()> {
-        self.place.has_room(self.min_free)
     }
 
     /// Names the block that an error is about.

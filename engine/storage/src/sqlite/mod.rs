@@ -14,10 +14,14 @@ mod ledger;
 mod letters;
 mod log;
 mod place;
+mod records;
 mod retention;
+mod room;
 mod store;
 mod table;
+pub(crate) mod together;
 mod value;
+pub mod verify;
 mod wal;
 
 use std::sync::Arc;

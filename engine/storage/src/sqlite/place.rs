@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use cornjacket_core::{Error, Result};
 use rusqlite::Connection;
 
+use super::connection::fold_now;
+
 const MIB: u64 = 1024 * 1024;
 /// Room that is left to the engine: its epochs, snapshots and the folding of the write-ahead logs.
 const RESERVE_BYTES: u64 = 64 * MIB;
@@ -15,8 +17,6 @@ const RESERVE_BYTES: u64 = 64 * MIB;
 const RESERVE_PART: u64 = 20;
 /// A write-ahead log longer than this is folded even if readers have to be waited for.
 pub(super) const WAL_BYTES: u64 = 64 * MIB;
-/// How long such a folding waits for readers, in ms.
-const FOLD_WAIT_MS: u32 = 200;
 
 /// A file of the data folder.
 pub(super) struct Place {
@@ -68,7 +68,7 @@ impl Place {
         }
         let folder = self.path.parent().unwrap_or(&self.path).display();
         Err(Error::Full(format!(
-            "the disk of {folder} has {} left, and {} are kept for what is stored already",
+            "the disk of {folder} has {} left, and {} are kept free for working off what is stored already",
             human(free),
             human(reserve)
         )))
@@ -81,16 +81,28 @@ impl Place {
         if length < self.fold_from.load(Ordering::Relaxed) {
             return;
         }
-        let busy = super::connection::BUSY_MS;
-        let fold = format!("PRAGMA busy_timeout={FOLD_WAIT_MS}; PRAGMA wal_checkpoint(TRUNCATE);");
-        let folded = connection.execute_batch(&fold);
-        let restored = connection.execute_batch(&format!("PRAGMA busy_timeout={busy};"));
+        fold_now(connection, &self.path);
         let left = std::fs::metadata(&self.wal).map_or(0, |found| found.len());
-        if let Err(error) = folded.and(restored) {
-            tracing::debug!(%error, file = %self.wal.display(), "the write-ahead log could not be folded");
-        }
         self.fold_from.store(left + WAL_BYTES, Ordering::Relaxed);
     }
+}
+
+/// A disk with less room than this cannot take the index of a write-ahead log, without which no file is opened.
+const LEAST_BYTES: u64 = 128 * 1024;
+
+/// The same error, or that the disk is full where that is why.
+pub(super) fn or_full(path: &Path, error: Error) -> Error {
+    let Ok(disk) = rustix::fs::statvfs(path.parent().unwrap_or(path)) else { return error };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if !matches!(error, Error::Unavailable(_) | Error::Full(_)) || free >= LEAST_BYTES {
+        return error;
+    }
+    Error::Full(format!(
+        "the disk has {} left, and {} are needed to open {}: make room",
+        human(free),
+        human(LEAST_BYTES),
+        path.display()
+    ))
 }
 
 /// The write-ahead log that belongs to a file.
@@ -105,5 +117,5 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
 }
 
 fn human(bytes: u64) -> String {
-    if bytes >= MIB { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / 1024) }
+    if bytes >= 10 * MIB { format!("{} MiB", bytes / MIB) } else { format!("{} KiB", bytes / 1024) }
 }

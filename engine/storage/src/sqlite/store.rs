@@ -18,18 +18,22 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::connection::{Readers, open_writer, storage_error};
+use super::connection::{Readers, fold_now, named, open_writer, storage_error};
+use super::records::{EPOCH, SNAPSHOT, STATE, from_raises, from_record, to_raises, to_record};
 use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
 use crate::checksum::seal_stream;
 use crate::key::key_text;
 
-const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/store/0001_store.sql"),
     include_str!("../../../../migrations/sqlite/store/0002_outlets.sql"),
     include_str!("../../../../migrations/sqlite/store/0003_dead_letters.sql"),
     include_str!("../../../../migrations/sqlite/store/0004_deliveries.sql"),
 ];
+
+/// The file of the store.
+pub(super) const STORE_FILE: &str = "store.db";
 
 /// The store in `store.db`, as one pipeline sees it.
 pub struct SqliteStore {
@@ -46,17 +50,13 @@ pub(super) fn to_json<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::Corrupt(error.to_string()))
 }
 
-fn from_json<T: DeserializeOwned>(text: &str, what: &str) -> Result<T> {
-    serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("{what}: {error}")))
-}
-
 impl SqliteStore {
     /// Opens or makes the store in a folder.
     ///
     /// # Errors
     /// [`Error::Conflict`] when the file is a newer version's.
     pub fn open(folder: &Path, (pipeline, version): (&str, &str)) -> Result<Self> {
-        let path = folder.join("store.db");
+        let path = folder.join(STORE_FILE);
         let writer = Mutex::new(Some(open_writer(&path, &MIGRATIONS)?));
         Ok(Self {
             pipeline: pipeline.into(),
@@ -65,6 +65,11 @@ impl SqliteStore {
             path,
             writer,
         })
+    }
+
+    /// How far every pipeline of the file has read.
+    pub(super) fn reached(&self) -> Result<Vec<(String, Positions)>> {
+        self.readers.read(super::together::reached).map_err(|error| named(&self.path, error))
     }
 
     /// Does work in one transaction. After a failure the connection is opened anew, since what it had written may or may
@@ -86,6 +91,10 @@ impl SqliteStore {
         *writer = None;
         let connection = open_writer(&self.path, &MIGRATIONS)?;
         let done = is_done(&connection)?;
+        if matches!(error, Error::Full(_)) {
+            // The write-ahead log may hold what is in the file already, and the next try finds the room.
+            fold_now(&connection, &self.path);
+        }
         *writer = Some(connection);
         if done { Ok(()) } else { Err(error) }
     }
@@ -121,7 +130,12 @@ impl SqliteStore {
         let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
         let text: Option<String> =
             statement.query_row([&self.pipeline], |row| row.get(0)).optional().map_err(storage_error)?;
-        text.map(|text| from_json(&text, "an epoch's record")).transpose()
+        text.map(|text| self.stored(&text, EPOCH)).transpose()
+    }
+
+    /// Reads a record, and names the file if it cannot.
+    fn stored<T: DeserializeOwned>(&self, text: &str, what: &str) -> Result<T> {
+        from_record(text, what, &self.pipeline).map_err(|error| named(&self.path, error))
     }
 
     fn write_epoch(&self, connection: &Connection, commit: &EpochCommit) -> Result<()> {
@@ -148,15 +162,16 @@ impl SqliteStore {
             execute(connection, "INSERT OR REPLACE INTO outlets VALUES (?1, ?2, ?3)", row)?;
         }
         if !raises.is_empty() {
-            let row = params![self.pipeline, epoch, to_json(positions)?, to_json(raises)?];
+            let (at, raises) = to_raises(positions, raises, &self.pipeline)?;
+            let row = params![self.pipeline, epoch, at, raises];
             execute(connection, "INSERT INTO raises VALUES (?1, ?2, ?3, ?4)", row)?;
         }
-        let row = params![self.pipeline, epoch, to_json(&commit.record)?];
+        let row = params![self.pipeline, epoch, to_record(&commit.record, EPOCH, &self.pipeline)?];
         execute(connection, "INSERT INTO epochs VALUES (?1, ?2, ?3)", row)
     }
 
     fn write_snapshot(&self, connection: &Connection, snapshot: &Snapshot) -> Result<()> {
-        let row = params![self.pipeline, snapshot.epoch, to_json(snapshot)?];
+        let row = params![self.pipeline, snapshot.epoch, to_record(snapshot, SNAPSHOT, &self.pipeline)?];
         execute(connection, "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3)", row)?;
         let epoch = params![self.pipeline, snapshot.epoch];
         execute(connection, "DELETE FROM snapshots WHERE pipeline = ?1 AND epoch < ?2", epoch)?;
@@ -170,6 +185,15 @@ impl SqliteStore {
 pub(super) fn execute(connection: &Connection, sql: &str, params: impl Params) -> Result<()> {
     let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
     statement.execute(params).map(|_| ()).map_err(storage_error)
+}
+
+/// Names the part that an error is about.
+pub(super) fn of_part(id: PartId, error: Error) -> Error {
+    match error {
+        Error::Corrupt(why) => Error::Corrupt(format!("part {id} of the snapshot: {why}")),
+        Error::Arrow(why) => Error::Corrupt(format!("part {id} of the snapshot: {why}")),
+        other => other,
+    }
 }
 
 fn try_transaction(connection: &mut Connection, work: impl Fn(&Connection) -> Result<()>) -> Result<()> {
@@ -221,11 +245,11 @@ impl Store for SqliteStore {
     fn pipeline_state(&self) -> Result<PipelineState> {
         let sql = "SELECT state FROM pipelines WHERE name = ?1";
         let text = self.one(sql, [&self.pipeline], |row| row.get::<_, String>(0))?;
-        text.map_or_else(|| Ok(PipelineState::default()), |text| from_json(&text, "the pipeline's state"))
+        text.map_or_else(|| Ok(PipelineState::default()), |text| self.stored(&text, STATE))
     }
 
     fn set_pipeline_state(&self, state: &PipelineState, restart: bool) -> Result<()> {
-        let text = to_json(state)?;
+        let text = to_record(state, STATE, &self.pipeline)?;
         let work = |connection: &Connection| {
             execute(connection, "INSERT OR REPLACE INTO pipelines VALUES (?1, ?2)", params![self.pipeline, text])?;
             let forgotten: &[&str] = if restart { &["epochs", "raises", "snapshots", "parts"] } else { &[] };
@@ -252,7 +276,7 @@ impl Store for SqliteStore {
     fn epochs_after(&self, epoch: u64) -> Result<Vec<EpochRecord>> {
         let sql = "SELECT record FROM epochs WHERE pipeline = ?1 AND epoch > ?2 ORDER BY epoch";
         let texts = self.all(sql, params![self.pipeline, epoch], |row| row.get::<_, String>(0))?;
-        texts.iter().map(|text| from_json(text, "an epoch's record")).collect()
+        texts.iter().map(|text| self.stored(text, EPOCH)).collect()
     }
 
     fn save_snapshot(&self, snapshot: &Snapshot, new_parts: &[(PartId, RecordBatch)]) -> Result<()> {
@@ -271,19 +295,22 @@ impl Store for SqliteStore {
     fn latest_snapshot(&self) -> Result<Option<Snapshot>> {
         let sql = "SELECT snapshot FROM snapshots WHERE pipeline = ?1 ORDER BY epoch DESC LIMIT 1";
         let text = self.one(sql, [&self.pipeline], |row| row.get::<_, String>(0))?;
-        text.map(|text| from_json(&text, "a snapshot")).transpose()
+        text.map(|text| self.stored(&text, SNAPSHOT)).transpose()
     }
 
     fn part(&self, id: PartId) -> Result<RecordBatch> {
         let sql = "SELECT rows FROM parts WHERE pipeline = ?1 AND id = ?2";
         let bytes = self.one(sql, params![self.pipeline, id], |row| row.get::<_, Vec<u8>>(0))?;
-        read_stream(&bytes.ok_or_else(|| Error::Corrupt(format!("part {id} of the snapshot is missing")))?, None)
+        let missing = || Error::Corrupt("it is missing".into());
+        let read = bytes.ok_or_else(missing).and_then(|bytes| read_stream(&bytes, None));
+        read.map_err(|error| named(&self.path, of_part(id, error)))
     }
 
     fn raises(&self) -> Result<Vec<(Positions, Vec<Raise>)>> {
         let sql = "SELECT positions, raises FROM raises WHERE pipeline = ?1 ORDER BY epoch";
         let texts = self.all(sql, [&self.pipeline], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-        texts.iter().map(|(at, raises)| Ok((from_json(at, "a position")?, from_json(raises, "a raise")?))).collect()
+        let read = |(at, raises): &(String, String)| from_raises((at, raises), &self.pipeline);
+        texts.iter().map(read).map(|read| read.map_err(|error| named(&self.path, error))).collect()
     }
 
     fn rows(
@@ -316,5 +343,11 @@ impl Store for SqliteStore {
 
     fn forget_rows(&self, spec: &ProjectionSpec, before: Micros, max: u64) -> Result<u64> {
         self.delete_rows_before(spec, before, max)
+    }
+
+    fn fold(&self) {
+        if let Some(connection) = self.writer.lock().take() {
+            fold_now(&connection, &self.path);
+        }
     }
 }

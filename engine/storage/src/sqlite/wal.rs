@@ -76,9 +76,9 @@ pub(super) fn inspect(file: &Path) -> Result<()> {
     match look(file) {
         Ok(Tail::Whole) => Ok(()),
         Ok(Tail::Unfinished { frames }) => {
-            tracing::info!(
+            tracing::warn!(
                 file = %shown, frames,
-                "a crash left an unfinished commit, which is dropped: nothing of it was acknowledged"
+                "the last commit in it is not whole, as a crash leaves one that was being written, and is dropped"
             );
             Ok(())
         }
@@ -90,8 +90,8 @@ pub(super) fn inspect(file: &Path) -> Result<()> {
 /// What to do about commits behind a damaged place.
 pub(crate) fn lost(wal: &str, sound: u64) -> String {
     format!(
-        "{wal} is damaged at byte {sound}, and whole commits that were acknowledged lie behind: put back a copy, or keep one \
-         and give up what lies behind with `truncate -s {sound} {wal}`"
+        "{wal} is damaged at byte {sound}, and whole commits that were acknowledged lie behind: put back a copy of the folder, \
+         or keep one and give up what lies behind with `truncate -s {sound} {wal}`"
     )
 }
 
