@@ -136,13 +136,13 @@ pub trait Store: DeadLetters + Deliveries {
     /// [`crate::Error::Conflict`] if a table of that name has other columns and `clear` is false.
     fn prepare(&self, projection: &ProjectionSpec, clear: bool) -> Result<()>;
 
-    /// How long the outlets of sinks are, in bytes, by the sink's name; those that never had an epoch are missing.
+    /// How long the outlets of sinks are, in bytes, by the sink's name; those that were never opened are missing.
     ///
     /// # Errors
     /// When the store cannot be read.
     fn lengths(&self) -> Result<BTreeMap<String, u64>>;
 
-    /// Says that a sink's outlet is empty: it is written anew.
+    /// Says that a sink's outlet is empty: it is new, or written anew.
     ///
     /// # Errors
     /// When the store cannot be written.

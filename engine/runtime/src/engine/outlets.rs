@@ -25,6 +25,11 @@ impl Outlets {
         Ok(Self { open })
     }
 
+    /// The sinks that have one.
+    pub(super) fn sinks(&self) -> impl Iterator<Item = &str> {
+        self.open.keys().map(String::as_str)
+    }
+
     pub(super) fn has(&self, sink: &str) -> bool {
         self.open.contains_key(sink)
     }

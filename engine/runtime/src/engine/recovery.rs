@@ -72,7 +72,12 @@ impl Engine {
         for projection in self.graph.nodes.iter().filter_map(projection_of) {
             store.prepare(&projection, false)?;
         }
-        self.outlets = Outlets::open(&self.graph, &store.lengths()?)?;
+        let lengths = store.lengths()?;
+        self.outlets = Outlets::open(&self.graph, &lengths)?;
+        // It is ours from here on: a process that dies before its first epoch is committed may have written to it.
+        for sink in self.outlets.sinks().filter(|sink| !lengths.contains_key(*sink)) {
+            store.reset_length(sink)?;
+        }
         self.restore_snapshot()?;
         self.rebuild = self.rebuild_of(&state)?;
         self.begins = Begins::of(&self.graph, &state.begins, &self.options.found);
@@ -130,7 +135,8 @@ impl Engine {
         for projection in fresh.iter().filter_map(|node| projection_of(node)) {
             store.prepare(&projection, true)?;
         }
-        for sink in &fresh {
+        let lengths = store.lengths()?;
+        for sink in fresh.iter().filter(|sink| lengths.contains_key(&sink.name)) {
             store.reset_length(&sink.name)?;
         }
         let (until, past_raises) = match old.rebuild_until {

@@ -47,7 +47,7 @@ impl Store for SimStore {
 
     fn reset_length(&self, sink: &str) -> Result<()> {
         self.process.call("reset_length", |state| {
-            state.lengths.entry(sink.into()).and_modify(|length| *length = 0);
+            state.lengths.insert(sink.into(), 0);
             Ok(())
         })
     }

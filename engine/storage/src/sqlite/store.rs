@@ -209,7 +209,8 @@ impl Store for SqliteStore {
     }
 
     fn reset_length(&self, sink: &str) -> Result<()> {
-        let sql = "UPDATE outlets SET length = 0 WHERE pipeline = ?1 AND sink = ?2";
+        let sql = "INSERT INTO outlets (pipeline, sink, length) VALUES (?1, ?2, 0)
+                   ON CONFLICT (pipeline, sink) DO UPDATE SET length = 0";
         self.transact(|connection| execute(connection, sql, [&self.pipeline, sink]), |_| Ok(false))
     }
 
