@@ -44,14 +44,14 @@ struct Seen {
 }
 
 /// A small generator of its own, so that a run needs no crate for it.
-fn scramble(seed: u64) -> u64 {
+pub fn scramble(seed: u64) -> u64 {
     let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^ (x >> 32)
 }
 
-async fn post_until(url: String, client_number: u64, stop: Arc<AtomicBool>, accepted: Arc<Mutex<Vec<String>>>) {
+pub async fn post_until(url: String, client_number: u64, stop: Arc<AtomicBool>, accepted: Arc<Mutex<Vec<String>>>) {
     let client = Client::builder().timeout(Duration::from_secs(5)).build().expect("a client");
     let mut number = 0;
     while !stop.load(Ordering::SeqCst) {

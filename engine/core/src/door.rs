@@ -45,6 +45,20 @@ pub struct Rejection {
     pub details: Vec<Detail>,
 }
 
+impl Rejection {
+    /// The message, with every single fault where there are several.
+    #[must_use]
+    pub fn in_full(&self) -> String {
+        let fault = |Detail { path, message }: &Detail| {
+            if path.is_empty() { message.clone() } else { format!("`{path}` {message}") }
+        };
+        match self.details.as_slice() {
+            [] | [_] => self.message.clone(),
+            several => format!("{}: {}", self.message, several.iter().map(fault).collect::<Vec<_>>().join("; ")),
+        }
+    }
+}
+
 /// Why the door did not take an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::actions::Nets;
 use crate::mqtt_url::MqttUrl;
 use crate::remote::Where;
-use crate::{audit, check, completions, deliveries, dlq, explain, init, schema, send, test};
+use crate::{audit, check, completions, deliveries, dlq, explain, init, schema, send, tail, test};
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
@@ -46,6 +46,9 @@ pub enum Command {
     /// Send events: one, a file, or an event a line on stdin.
     #[command(long_about = send::ABOUT, after_long_help = send::EXAMPLES)]
     Send(send::Arguments),
+    /// Follow a projection or an event type as it changes.
+    #[command(long_about = tail::ABOUT, after_long_help = tail::EXAMPLES)]
+    Tail(tail::Arguments),
     /// Ask a running pipeline something in SQL.
     #[command(long_about = QUERY, after_long_help = QUERY_EXAMPLES)]
     Query(Query),

@@ -23,6 +23,7 @@ mod remote;
 mod run;
 mod schema;
 mod send;
+mod tail;
 mod test;
 
 use std::process::ExitCode;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         cli::Command::Explain(arguments) => explain::explain(&arguments),
         cli::Command::Test(arguments) => test::test(&arguments),
         cli::Command::Send(arguments) => send::send(&arguments),
+        cli::Command::Tail(arguments) => tail::tail(&arguments),
         cli::Command::Query(arguments) => client::query(&arguments),
         cli::Command::Dlq(arguments) => dlq::dlq(&arguments),
         cli::Command::Audit(arguments) => audit::command(&arguments),

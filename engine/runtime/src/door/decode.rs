@@ -110,7 +110,7 @@ impl Collector {
                     rejected += 1;
                     match bundle.rejects {
                         Rejects::Answer => rejections.push((index, rejection)),
-                        Rejects::DeadLetters => self.group.letters.push(letter(bundle, (message, known), rejection)),
+                        Rejects::DeadLetters => self.group.letters.push(letter(bundle, (message, known), &rejection)),
                     }
                 }
             }
@@ -192,7 +192,7 @@ fn unreadable(fault: &str) -> Rejection {
 }
 
 /// What could not be taken, as it came.
-fn letter(bundle: &Bundle, (message, known): (&Message, &Known), rejection: Rejection) -> DeadLetter {
+fn letter(bundle: &Bundle, (message, known): (&Message, &Known), rejection: &Rejection) -> DeadLetter {
     let reason = match rejection.code {
         "too_far_ahead" => "max_ahead",
         _ if rejection.kind == cornjacket_core::door::RejectionKind::Invalid => "validation",
@@ -201,7 +201,7 @@ fn letter(bundle: &Bundle, (message, known): (&Message, &Known), rejection: Reje
     DeadLetter {
         reason: reason.into(),
         source: bundle.source.to_string(),
-        message: rejection.message,
+        message: rejection.in_full(),
         event_id: None,
         event_time: None,
         body: bundle.bytes[message.bytes.clone()].to_vec(),

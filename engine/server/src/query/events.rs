@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use cornjacket_core::Error;
 use cornjacket_core::catalogue::{Catalogue, ENVELOPE};
 use cornjacket_core::dead_letter::LetterFilter;
+use cornjacket_core::delivery::{Delivery, DeliveryFilter};
 use cornjacket_core::id::{EventId, partition_of};
 use cornjacket_core::log::{Chunk, Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::store::Store;
@@ -19,7 +20,7 @@ use cornjacket_sql::query::row_objects;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
-use super::{QueryService, blocking, deliveries, invalid};
+use super::{QueryService, arrivals, blocking, invalid, live};
 use crate::http::{Answered, Problem};
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -35,7 +36,7 @@ type Pairs = Query<Vec<(String, String)>>;
 
 /// What is asked for.
 #[derive(Default)]
-struct Wanted {
+pub(super) struct Wanted {
     event_type: Option<String>,
     aggregate_id: Option<String>,
     from: Option<Micros>,
@@ -91,9 +92,15 @@ impl Wanted {
     }
 }
 
-/// `GET /api/v1/events?event_type&aggregate_id&from&to&limit`
-pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs) -> Answered {
+/// `GET /api/v1/events?event_type&aggregate_id&from&to&limit`; as server-sent events it gives what comes from now on.
+pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs, headers: HeaderMap) -> Answered {
     let wanted = Wanted::read(&pairs, &service.catalogue)?;
+    if live::is_wanted(&headers) {
+        if pairs.iter().any(|(name, _)| name == "limit") {
+            return Err(invalid("what is followed has no end: leave `limit` out"));
+        }
+        return arrivals::follow(&service, wanted, live::last_id(&headers));
+    }
     let (log, catalogue, limit) = (Arc::clone(&service.storage.log), Arc::clone(&service.catalogue), wanted.limit);
     let (events, truncated) = blocking(move || look(&*log, &catalogue, &wanted)).await?;
     Ok(Json(json!({"events": events, "limit": limit, "truncated": truncated})).into_response())
@@ -102,24 +109,18 @@ pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs) -> Ans
 /// The first events that fit, in the order in which they are stored, and whether there are more.
 fn look(log: &dyn EventLog, catalogue: &Catalogue, wanted: &Wanted) -> cornjacket_core::Result<(Vec<Value>, bool)> {
     let (end, started) = (log.end(), Instant::now());
-    let types = catalogue.types.keys().filter(|name| wanted.event_type.as_ref().is_none_or(|only| only == *name));
-    // The envelope is all that is answered; the payload's fields are in its text.
-    let envelope: Vec<usize> = (0..cornjacket_core::catalogue::stored::FIELDS).collect();
-    let columns = Columns::Only(types.map(|name| (name.clone(), envelope.clone())).collect::<BTreeMap<_, _>>());
     let (mut at, mut events) = (wanted.begin(catalogue, &end), Vec::new());
     loop {
-        let slice = log.read(&at, Some(&end), SLICE_ROWS, &columns)?;
-        if slice.end == at {
+        let (found, behind) = slice(log, catalogue, wanted, (&at, &end))?;
+        if behind == at {
             return Ok((events, false));
         }
-        at = slice.end;
-        for chunk in &slice.chunks {
-            for event in objects(chunk)?.into_iter().filter(|event| wanted.fits(event)) {
-                if events.len() as u64 == wanted.limit {
-                    return Ok((events, true));
-                }
-                events.push(shown(event));
+        at = behind;
+        for event in found {
+            if events.len() as u64 == wanted.limit {
+                return Ok((events, true));
             }
+            events.push(event);
         }
         if started.elapsed() > PATIENCE {
             return Err(Error::Unavailable(format!(
@@ -128,6 +129,25 @@ fn look(log: &dyn EventLog, catalogue: &Catalogue, wanted: &Wanted) -> cornjacke
             )));
         }
     }
+}
+
+/// The events that fit in a slice of the log between two places, and the place behind it.
+pub(super) fn slice(
+    log: &dyn EventLog,
+    catalogue: &Catalogue,
+    wanted: &Wanted,
+    (from, until): (&Positions, &Positions),
+) -> cornjacket_core::Result<(Vec<Value>, Positions)> {
+    let types = catalogue.types.keys().filter(|name| wanted.event_type.as_ref().is_none_or(|only| only == *name));
+    // The envelope is all that is answered; the payload's fields are in its text.
+    let envelope: Vec<usize> = (0..cornjacket_core::catalogue::stored::FIELDS).collect();
+    let columns = Columns::Only(types.map(|name| (name.clone(), envelope.clone())).collect::<BTreeMap<_, _>>());
+    let slice = log.read(from, Some(until), SLICE_ROWS, &columns)?;
+    let mut found = Vec::new();
+    for chunk in &slice.chunks {
+        found.extend(objects(chunk)?.into_iter().filter(|event| wanted.fits(event)).map(shown));
+    }
+    Ok((found, slice.end))
 }
 
 fn objects(chunk: &Chunk) -> cornjacket_core::Result<Vec<Map<String, Value>>> {
@@ -156,7 +176,7 @@ pub async fn one(State(service): State<Arc<QueryService>>, Path(id): Path<String
         let Some((at, offset)) = storage.log.find(id)? else { return Ok(None) };
         let event = stored(&*storage.log, &at, offset)?;
         let text = id.to_string();
-        let outcome = (letters(&*storage.store, &text)?, deliveries::of_event(&*storage.store, &text)?);
+        let outcome = (letters(&*storage.store, &text)?, deliveries(&*storage.store, &text)?);
         Ok(Some((event, outcome, at, offset)))
     });
     let Some((event, (letters, deliveries), at, offset)) = found.await? else {
@@ -202,6 +222,14 @@ fn letters(store: &dyn Store, id: &str) -> cornjacket_core::Result<Vec<Value>> {
         json!({"id": stored.id, "reason": reason, "source": source, "message": message, "state": state})
     });
     Ok(found.collect())
+}
+
+/// What was sent because of an event: where a webhook's row is the event itself. A row that was computed from many events
+/// has the id of none.
+fn deliveries(store: &dyn Store, id: &str) -> cornjacket_core::Result<Vec<Value>> {
+    let filter = DeliveryFilter { event_id: Some(id.into()), ..DeliveryFilter::default() };
+    let shown = |one: Delivery| json!({"id": one.id, "action": one.sink, "status": one.state.as_str(), "attempts": one.attempts});
+    Ok(store.deliveries(&filter, MAX_LETTERS)?.into_iter().map(shown).collect())
 }
 
 /// The projections in which a row is this event.

@@ -1,10 +1,13 @@
 //! The query service: projections, and SQL over everything.
 
 mod after;
-mod deliveries;
+mod arrivals;
+mod changes;
 mod events;
 mod format;
+mod live;
 mod projections;
+mod records;
 mod sql;
 mod tables;
 
@@ -19,10 +22,11 @@ use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::graph::NodeKind;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::Storage;
-use cornjacket_runtime::Status;
+use cornjacket_runtime::{Changes, Status};
 use cornjacket_sql::query::{QueryEngine, QueryOptions};
 use tokio::sync::watch;
 
+use self::live::Live;
 use crate::http::Problem;
 
 /// What the handlers share.
@@ -32,6 +36,20 @@ pub struct QueryService {
     projections: BTreeMap<String, Arc<ProjectionSpec>>,
     engine: QueryEngine,
     status: watch::Receiver<Arc<Status>>,
+    changes: Arc<Changes>,
+    live: Live,
+    /// Tells this process and round from others.
+    run: String,
+}
+
+/// What the service reads beside the storage.
+pub struct Sight {
+    /// The engine's status.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// What it changed.
+    pub changes: Arc<Changes>,
+    /// Says when the service ends.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl QueryService {
@@ -39,7 +57,7 @@ impl QueryService {
     pub fn new(
         pipeline: &Pipeline,
         storage: &Storage,
-        status: watch::Receiver<Arc<Status>>,
+        Sight { status, changes, stop }: Sight,
     ) -> anyhow::Result<Arc<Self>> {
         let specs = pipeline.graph.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Sink(sink) => sink.projection(),
@@ -52,6 +70,9 @@ impl QueryService {
             projections: specs.map(|spec| (spec.name.clone(), spec)).collect(),
             engine,
             status,
+            changes,
+            live: Live::new(stop),
+            run: format!("{:016x}", rand::random::<u64>()),
         };
         tables::register(&service, pipeline)?;
         Ok(Arc::new(service))
@@ -63,6 +84,7 @@ pub fn routes(service: Arc<QueryService>) -> Router {
     Router::new()
         .route("/api/v1/projections", get(projections::list))
         .route("/api/v1/projections/{name}", get(projections::page))
+        .route("/api/v1/projections/{name}/changes", get(changes::follow))
         .route("/api/v1/projections/{name}/{*key}", get(projections::one))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/events/{id}", get(events::one))

@@ -20,13 +20,13 @@ use crate::http::{Answered, Problem};
 const DEFAULT_LIMIT: u64 = 100;
 const MOST: u64 = 10_000;
 
-type Pairs = Query<Vec<(String, String)>>;
+pub(super) type Pairs = Query<Vec<(String, String)>>;
 
-fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
+pub(super) fn first<'a>(pairs: &'a Pairs, name: &str) -> Option<&'a str> {
     pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
 }
 
-fn not_found() -> Response {
+pub(super) fn not_found() -> Response {
     (StatusCode::NOT_FOUND, Json(json!({"error": "projection not found"}))).into_response()
 }
 
@@ -85,12 +85,12 @@ fn filter(spec: &ProjectionSpec, pairs: &Pairs) -> Result<RowFilter, Problem> {
 
 /// Name and key in `/api/v1/projections/{name}/{key}` as they came: a key's parts are percent-encoded on their own, and
 /// decoding the whole path would take an encoded `/` for one that separates them.
-fn segments(uri: &Uri) -> (&str, &str) {
+pub(super) fn segments(uri: &Uri) -> (&str, &str) {
     let mut segments = uri.path().splitn(6, '/').skip(4);
     (segments.next().unwrap_or_default(), segments.next().unwrap_or_default())
 }
 
-fn named(service: &QueryService, raw: &str) -> Option<Arc<ProjectionSpec>> {
+pub(super) fn named(service: &QueryService, raw: &str) -> Option<Arc<ProjectionSpec>> {
     let name = parse_key(raw)?.pop()??;
     service.projections.get(&name).cloned()
 }
@@ -111,7 +111,7 @@ pub async fn one(State(service): State<Arc<QueryService>>, uri: Uri, pairs: Pair
 }
 
 /// Rows in the shape that every client knows.
-fn objects(spec: &ProjectionSpec, rows: &RecordBatch) -> Result<Vec<Value>, Problem> {
+pub(super) fn objects(spec: &ProjectionSpec, rows: &RecordBatch) -> Result<Vec<Value>, Problem> {
     let failed = |error: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error);
     let keys = key_values(spec, rows).map_err(|error| failed(error.to_string()))?;
     let values = row_objects(rows).map_err(|error| failed(error.to_string()))?;

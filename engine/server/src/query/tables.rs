@@ -8,7 +8,6 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use cornjacket_compiler::Pipeline;
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::EventType;
-use cornjacket_core::dead_letter::{LetterFilter, StoredDeadLetter};
 use cornjacket_core::log::{Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::Store;
@@ -18,15 +17,13 @@ use cornjacket_sql::query::TableSource;
 use tokio::sync::watch;
 
 use super::QueryService;
-use super::deliveries::DeliveryTable;
+use super::records::{DeadLetters, Deliveries, Ledger};
 use crate::environment::of_machine;
 
 /// The schema of the system tables.
 const SYSTEM: &str = "cornjacket";
 /// Events read from the log at a time.
 const SLICE_ROWS: usize = 65_536;
-/// Dead letters read at a time.
-const PAGE: u64 = 1_000;
 
 /// Makes every table known.
 pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<()> {
@@ -40,10 +37,11 @@ pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<(
         let events = EventTable { log: Arc::clone(log), event_type: Arc::clone(event_type) };
         service.engine.register(Some(schema), table, Arc::new(events))?;
     }
-    let letters = DeadLetters { store: Arc::clone(store) };
+    let (letters, deliveries) = (DeadLetters(Arc::clone(store)), Deliveries(Arc::clone(store)));
     service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(letters))?;
-    let deliveries = DeliveryTable { store: Arc::clone(store) };
     service.engine.register(Some(SYSTEM), "deliveries", Arc::new(deliveries))?;
+    let ledger = Ledger { graph: Arc::clone(&pipeline.graph), storage: service.storage.clone() };
+    service.engine.register(Some(SYSTEM), "ledger", Arc::new(ledger))?;
     let (name, status) = (pipeline.name.clone(), service.status.clone());
     let clock = of_machine().clock;
     let topics = pipeline.catalogue.topics.clone();
@@ -116,10 +114,6 @@ impl TableSource for EventTable {
     }
 }
 
-struct DeadLetters {
-    store: Arc<dyn Store>,
-}
-
 pub(super) fn columns(fields: &[(&str, DataType)]) -> SchemaRef {
     let field = |(name, data_type): &(&str, DataType)| Field::new(*name, data_type.clone(), true);
     Arc::new(Schema::new(fields.iter().map(field).collect::<Vec<_>>()))
@@ -127,58 +121,6 @@ pub(super) fn columns(fields: &[(&str, DataType)]) -> SchemaRef {
 
 pub(super) fn times(times: Vec<Option<Micros>>) -> ArrayRef {
     Arc::new(TimestampMicrosecondArray::from(times).with_timezone("UTC"))
-}
-
-impl TableSource for DeadLetters {
-    fn schema(&self) -> SchemaRef {
-        let text = || DataType::Utf8;
-        columns(&[
-            ("id", DataType::Int64),
-            ("recorded_at", timestamp_type()),
-            ("reason", text()),
-            ("source", text()),
-            ("message", text()),
-            ("event_id", text()),
-            ("event_time", timestamp_type()),
-            ("body", text()),
-            ("place", text()),
-            ("version", text()),
-            ("state", text()),
-            ("settled_at", timestamp_type()),
-        ])
-    }
-
-    fn scan(&self, projection: &[usize], sink: &mut dyn FnMut(RecordBatch) -> bool) -> Result<()> {
-        let mut filter = LetterFilter::default();
-        loop {
-            let letters = self.store.dead_letters(&filter, PAGE)?;
-            let Some(last) = letters.last() else { return Ok(()) };
-            filter.before = Some(last.id);
-            let text = |of: fn(&StoredDeadLetter) -> &str| -> ArrayRef {
-                Arc::new(StringArray::from_iter_values(letters.iter().map(of)))
-            };
-            let ids = letters.iter().map(|stored| stored.letter.event_id.as_deref());
-            let places = letters.iter().map(|stored| stored.letter.place.as_deref());
-            let bodies = letters.iter().map(|stored| String::from_utf8_lossy(&stored.letter.body));
-            let columns: Vec<ArrayRef> = vec![
-                Arc::new(Int64Array::from_iter_values(letters.iter().map(|stored| stored.id))),
-                times(letters.iter().map(|stored| Some(stored.recorded_at)).collect()),
-                text(|stored| &stored.letter.reason),
-                text(|stored| &stored.letter.source),
-                text(|stored| &stored.letter.message),
-                Arc::new(ids.collect::<StringArray>()),
-                times(letters.iter().map(|stored| stored.letter.event_time).collect()),
-                Arc::new(StringArray::from_iter_values(bodies)),
-                Arc::new(places.collect::<StringArray>()),
-                text(|stored| &stored.version),
-                text(|stored| stored.state.as_str()),
-                times(letters.iter().map(|stored| stored.settled_at).collect()),
-            ];
-            if !sink(RecordBatch::try_new(self.schema(), columns)?.project(projection)?) {
-                return Ok(());
-            }
-        }
-    }
 }
 
 type Rows = Box<dyn Fn(&Status) -> Result<RecordBatch> + Send + Sync>;

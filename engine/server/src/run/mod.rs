@@ -7,6 +7,7 @@
 mod mqtt_broker;
 mod mqtt_remote;
 mod progress;
+mod readings;
 mod retention;
 mod round;
 mod services;

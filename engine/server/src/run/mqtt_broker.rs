@@ -8,14 +8,12 @@ use anyhow::{Context, anyhow};
 use cornjacket_compiler::Pipeline;
 use cornjacket_core::door::Door;
 use cornjacket_operators::sources::mqtt::{self, Broker, BrokerCounted, BrokerCounts, Passwords, Restored};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::mqtt_remote::{Given, sources};
+use super::readings::Readings;
 use crate::cli;
 
 /// Bytes of receipts that are read back for each source: those of some 200,000 messages.
@@ -45,7 +43,7 @@ impl EmbeddedBroker {
         };
         let restored = sources(given.pipeline).into_iter().map(restore).collect::<anyhow::Result<_>>()?;
         let counts = Arc::new(BrokerCounts::default());
-        given.registry.register(Box::new(Metrics::new(Arc::clone(&counts))?))?;
+        given.registry.register(Box::new(metrics(&counts)?))?;
         let door: Arc<dyn Door> = Arc::clone(given.door);
         let random = Arc::clone(&given.environment.random);
         let broker = Broker::new(restored, door, passwords, (random, &counts));
@@ -81,58 +79,27 @@ pub(super) fn passwords(file: &Path) -> anyhow::Result<Passwords> {
 }
 
 /// What the broker counts, as metrics.
-struct Metrics {
-    counts: Arc<BrokerCounts>,
-    publishes: IntGaugeVec,
-    others: IntGaugeVec,
-}
-
-impl Metrics {
-    fn new(counts: Arc<BrokerCounts>) -> prometheus::Result<Self> {
-        let publishes = Opts::new("cornjacket_broker_publishes_total", "Messages published to the embedded broker.");
-        let others = Opts::new("cornjacket_broker", "What the embedded broker has and did.");
-        Ok(Self {
-            counts,
-            publishes: IntGaugeVec::new(publishes, &["qos"])?,
-            others: IntGaugeVec::new(others, &["what"])?,
-        })
+fn metrics(counts: &Arc<BrokerCounts>) -> prometheus::Result<Readings> {
+    let mut readings = Readings::default();
+    let name = "cornjacket_broker_publishes_total";
+    let publishes = readings.family(name, "Messages published to the embedded broker.", &["qos"])?;
+    for (index, qos) in ["0", "1", "2"].into_iter().enumerate() {
+        let counts = Arc::clone(counts);
+        readings.read(publishes, &[qos], move || counts.read().publishes[index]);
     }
-}
-
-impl Collector for Metrics {
-    fn desc(&self) -> Vec<&Desc> {
-        self.publishes.desc().into_iter().chain(self.others.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let whole = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let BrokerCounted {
-            connections,
-            connects,
-            refused,
-            publishes,
-            acknowledged,
-            repeated,
-            delivered,
-            dropped,
-            unretained,
-        } = self.counts.read();
-        for (qos, published) in ["0", "1", "2"].into_iter().zip(publishes) {
-            self.publishes.with_label_values(&[qos]).set(whole(published));
-        }
-        let others = [
-            ("connections", connections),
-            ("connects", connects),
-            ("refused", refused),
-            ("acknowledged", acknowledged),
-            ("repeated", repeated),
-            ("delivered", delivered),
-            ("dropped", dropped),
-            ("unretained", unretained),
-        ];
-        for (what, count) in others {
-            self.others.with_label_values(&[what]).set(whole(count));
-        }
-        self.publishes.collect().into_iter().chain(self.others.collect()).collect()
-    }
+    let mut one = |name: &str, help: &str, read: fn(&BrokerCounted) -> u64| {
+        let family = readings.family(&format!("cornjacket_broker_{name}"), help, &[])?;
+        let counts = Arc::clone(counts);
+        readings.read(family, &[], move || read(&counts.read()));
+        prometheus::Result::Ok(())
+    };
+    one("connections", "Clients of the embedded broker.", |now| now.connections)?;
+    one("connects_total", "Clients that were let in.", |now| now.connects)?;
+    one("refused_total", "Clients that were not let in.", |now| now.refused)?;
+    one("acks_total", "Publishes acknowledged, as durable.", |now| now.acknowledged)?;
+    one("repeats_total", "Publishes sent again that were stored, or about to be.", |now| now.repeated)?;
+    one("delivered_total", "Messages sent to those who subscribed.", |now| now.delivered)?;
+    one("dropped_total", "Messages that a subscriber had no room for, or could not take.", |now| now.dropped)?;
+    one("unretained_total", "Messages that were not retained for want of room.", |now| now.unretained)?;
+    Ok(readings)
 }

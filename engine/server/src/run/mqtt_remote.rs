@@ -9,11 +9,11 @@ use cornjacket_core::door::Door;
 use cornjacket_core::environment::Environment;
 use cornjacket_core::store::Storage;
 use cornjacket_operators::sources::mqtt::{self, Address, Counted, Counts, Subscription, Surroundings};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts, Registry};
+use prometheus::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::readings::Readings;
 
 /// Subscriptions at work.
 pub(super) struct Subscriptions {
@@ -49,7 +49,7 @@ impl Subscriptions {
             counts.push((name, counted));
         }
         if !counts.is_empty() {
-            given.registry.register(Box::new(Metrics::new(counts)?))?;
+            given.registry.register(Box::new(metrics(&counts)?))?;
         }
         Ok(subscriptions)
     }
@@ -92,44 +92,23 @@ fn open(
 }
 
 /// What sources count, as metrics.
-struct Metrics {
-    sources: Vec<(String, Arc<Counts>)>,
-    gauges: Vec<(IntGaugeVec, fn(&Counted) -> u64)>,
-}
-
-impl Metrics {
-    fn new(sources: Vec<(String, Arc<Counts>)>) -> prometheus::Result<Self> {
-        let gauge = |name: &str, help: &str, read: fn(&Counted) -> u64| {
-            let gauge = IntGaugeVec::new(Opts::new(format!("cornjacket_mqtt_{name}"), help), &["source"])?;
-            Ok((gauge, read))
-        };
-        let gauges: prometheus::Result<Vec<_>> = [
-            gauge("connected", "Whether the outside broker is connected.", |now| u64::from(now.connected)),
-            gauge("refused_subscriptions", "Subscriptions that the outside broker refuses.", |now| now.refused),
-            gauge("reconnects_total", "Connections to the outside broker after the first.", |now| now.reconnects),
-            gauge("messages_total", "Messages from the outside broker, with those sent again.", |now| now.messages),
-            gauge("acks_total", "Messages acknowledged to the outside broker.", |now| now.acknowledged),
-            gauge("repeats_total", "Messages sent again that were stored already.", |now| now.repeated),
-            gauge("ignored_total", "Retained and unwanted messages that were left out.", |now| now.ignored),
-        ]
-        .into_iter()
-        .collect();
-        Ok(Self { sources, gauges: gauges? })
-    }
-}
-
-impl Collector for Metrics {
-    fn desc(&self) -> Vec<&Desc> {
-        self.gauges.iter().flat_map(|(gauge, _)| gauge.desc()).collect()
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        for (name, counts) in &self.sources {
-            let now = counts.read();
-            for (gauge, read) in &self.gauges {
-                gauge.with_label_values(&[name.as_str()]).set(i64::try_from(read(&now)).unwrap_or(i64::MAX));
-            }
+fn metrics(sources: &[(String, Arc<Counts>)]) -> prometheus::Result<Readings> {
+    let mut readings = Readings::default();
+    let mut one = |name: &str, help: &str, read: fn(&Counted) -> u64| {
+        let family = readings.family(&format!("cornjacket_mqtt_{name}"), help, &["source"])?;
+        for (name, counts) in sources {
+            let counts = Arc::clone(counts);
+            readings.read(family, &[name], move || read(&counts.read()));
         }
-        self.gauges.iter().flat_map(|(gauge, _)| gauge.collect()).collect()
-    }
+        prometheus::Result::Ok(())
+    };
+    let connected = "Whether the outside broker is connected and has answered our subscriptions.";
+    one("connected", connected, |now| u64::from(now.connected))?;
+    one("refused_subscriptions", "Subscriptions that the outside broker refuses.", |now| now.refused)?;
+    one("reconnects_total", "Connections to the outside broker after the first.", |now| now.reconnects)?;
+    one("messages_total", "Messages from the outside broker, with those sent again.", |now| now.messages)?;
+    one("acks_total", "Messages acknowledged to the outside broker.", |now| now.acknowledged)?;
+    one("repeats_total", "Messages sent again that were stored already.", |now| now.repeated)?;
+    one("ignored_total", "Retained and unwanted messages that were left out.", |now| now.ignored)?;
+    Ok(readings)
 }

@@ -118,7 +118,9 @@ impl Round<'_> {
         let door = open_door(pipeline, &storage, &environment, &registry)?;
         let graph = Arc::clone(&pipeline.graph);
         let ends_with_input = !self.arguments.stay;
-        let options = EngineOptions { ends_with_input, found, ..EngineOptions::default() };
+        let changes = Arc::default();
+        let options =
+            EngineOptions { ends_with_input, found, changes: Arc::clone(&changes), ..EngineOptions::default() };
         let engine = spawn(graph, storage.clone(), environment.clone(), options, print_lines)
             .context("the engine cannot be started")?;
         let feed = feed(pipeline, &storage, &door, &environment)?;
@@ -131,6 +133,7 @@ impl Round<'_> {
             door: &door,
             environment: &environment,
             engine: &engine,
+            changes: &changes,
             registry: &registry,
             guard: &guard,
             keys: self.keys,

@@ -9,8 +9,8 @@ use cornjacket_core::door::Door;
 use cornjacket_core::environment::Environment;
 use cornjacket_core::store::Storage;
 use cornjacket_operators::sources::http::{self as http_source, Patience};
-use cornjacket_runtime::EngineHandle;
 use cornjacket_runtime::door::GroupCommit;
+use cornjacket_runtime::{Changes, EngineHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -21,7 +21,7 @@ use crate::actions::{self, Guard};
 use crate::dead_letters::{self, DeadLetterService};
 use crate::keys::{Keys, Scope, guard};
 use crate::metrics::Metrics;
-use crate::query::{self, QueryService};
+use crate::query::{self, QueryService, Sight};
 use crate::{audit, http};
 
 /// What the services answer from.
@@ -31,6 +31,7 @@ pub(super) struct Books<'a> {
     pub(super) door: &'a Arc<GroupCommit>,
     pub(super) environment: &'a Environment,
     pub(super) engine: &'a EngineHandle,
+    pub(super) changes: &'a Arc<Changes>,
     pub(super) registry: &'a prometheus::Registry,
     pub(super) guard: &'a Guard,
     pub(super) keys: Option<&'a Arc<Keys>>,
@@ -59,7 +60,9 @@ impl Services {
             Scope::Admin,
         ));
         services.serve(sockets.ingest()?, ingest, metrics, |at| format!("events at http://{at}/api/v1/events"));
-        let service = QueryService::new(books.pipeline, books.storage, books.engine.status.clone())?;
+        let (status, changes) = (books.engine.status.clone(), Arc::clone(books.changes));
+        let sight = Sight { status, changes, stop: services.stop.subscribe() };
+        let service = QueryService::new(books.pipeline, books.storage, sight)?;
         let query = query::routes(service)
             .merge(dead_letters::read_routes(letters))
             .merge(audit::routes(Arc::clone(&books.pipeline.graph), books.storage.clone()));

@@ -3,7 +3,6 @@
 //! One task does it all. What is read goes into a batch; while a batch is being stored the next one grows, up to a bound
 //! beyond which nothing is read. An acknowledgement is written only for what is durable.
 
-use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,19 +11,21 @@ use mqtt_proto::v5::{
     Disconnect, DisconnectReasonCode as Reason, Packet, Puback, PubackReasonCode, Pubcomp, PubcompReasonCode, Publish,
     Pubrec, PubrecReasonCode, Pubrel, PubrelReasonCode,
 };
-use mqtt_proto::{Pid, Protocol, QosPid, TopicName};
+use mqtt_proto::{Pid, Protocol, QosPid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Notify, OwnedMutexGuard, watch};
 use tokio::time::Instant;
 
+use super::aliases::Aliases;
 use super::broker::{Shared, is_told};
 use super::counts::count;
-use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, TOPIC_ALIASES, is_publishable};
-use super::intake::{Batch, Storing, store};
+use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, is_publishable};
+use super::intake::{Batch, Storing, mark, store};
 use super::message::Message;
-use super::session::Session;
+use super::recent::Pending;
+use super::session::{Outgoing, Session};
 use super::wire::{self, Broken};
 
 /// A batch takes no more than about this.
@@ -51,20 +52,21 @@ pub(super) struct Connection {
     out: Vec<u8>,
     batch: Batch,
     storing: Option<Under>,
-    aliases: HashMap<u16, TopicName>,
+    aliases: Aliases,
     kick: Arc<Notify>,
     heard: Instant,
     short_since: Option<Instant>,
     /// Bytes that the broker knows of.
     counted: usize,
+    /// Whether a packet was sent in part.
+    is_cut: bool,
 }
 
 /// The batch that is being stored.
 struct Under {
     storing: Storing,
     bytes: usize,
-    owed: usize,
-    exactly_once: BTreeSet<u16>,
+    pending: Pending,
 }
 
 /// Why a connection ends.
@@ -113,11 +115,12 @@ impl Connection {
             out: Vec::new(),
             batch: Batch::default(),
             storing: None,
-            aliases: HashMap::new(),
+            aliases: Aliases::default(),
             kick,
             heard: Instant::now(),
             short_since: None,
             counted: 0,
+            is_cut: false,
         };
         count(&connection.shared.counts.connects);
         count(&connection.shared.counts.connections);
@@ -131,8 +134,13 @@ impl Connection {
         self.shared.hub.forget(&self.client.id, &filters);
         let welcome = self.client.welcome(is_present);
         self.send(welcome);
-        for packet in self.session.again() {
-            self.send(packet);
+        for outgoing in self.session.again() {
+            match outgoing {
+                Outgoing::Release(pid) => self.send(Packet::Pubrel(Pubrel::new_success(pid))),
+                Outgoing::Message(publish, ids) => {
+                    wire::write_message(publish, &ids, self.client.protocol, &mut self.out);
+                }
+            }
         }
     }
 
@@ -146,7 +154,7 @@ impl Connection {
             let silence = self.client.keep_alive.map(|span| self.heard + span);
             tokio::select! {
                 biased;
-                () = self.kick.notified() => return End::Kicked,
+                () = self.kick.notified() => return self.kicked(),
                 () = is_told(&mut stop) => return End::Stopping,
                 stored = stored(&mut self.storing) => match stored {
                     Some(publishes) => self.acknowledge(publishes),
@@ -215,10 +223,10 @@ impl Connection {
     }
 
     fn store_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        let (bytes, owed, exactly_once) = (batch.bytes, batch.owed, batch.exactly_once.clone());
+        let mut batch = std::mem::take(&mut self.batch);
+        let (bytes, pending) = (batch.bytes, std::mem::take(&mut batch.pending));
         let storing = store(batch, &self.shared.intakes, &self.shared.door);
-        self.storing = Some(Under { storing, bytes, owed, exactly_once });
+        self.storing = Some(Under { storing, bytes, pending });
     }
 
     fn handle(&mut self, packet: Packet) -> Result<(), End> {
@@ -254,23 +262,24 @@ impl Connection {
     }
 
     fn publish(&mut self, mut publish: Publish) -> Result<(), End> {
-        self.resolve_alias(&mut publish)?;
+        self.aliases.resolve(&mut publish)?;
         count(&self.shared.counts.publishes[publish.qos_pid.qos() as usize]);
         if !is_publishable(&publish.topic_name) {
             self.refuse(publish.qos_pid);
             return Ok(());
         }
-        if let QosPid::Level2(pid) = publish.qos_pid {
-            if self.session.has(pid) {
-                self.send_ack(0x50, pid);
-                return Ok(());
-            }
-            let is_under_way = self.storing.as_ref().is_some_and(|under| under.exactly_once.contains(&pid.value()));
-            if is_under_way || self.batch.has(pid) {
-                return Ok(());
-            }
+        if let QosPid::Level2(pid) = publish.qos_pid
+            && self.session.has(pid)
+        {
+            self.send_ack(0x50, pid);
+            return Ok(());
         }
-        let owed = self.batch.owed + self.storing.as_ref().map_or(0, |under| under.owed) + self.session.held();
+        // It has its answer when that one has it.
+        if self.is_under_way(&publish) {
+            count(&self.shared.counts.repeated);
+            return Ok(());
+        }
+        let owed = self.pending().map(Pending::len).sum::<usize>() + self.session.held();
         let is_owed = publish.qos_pid.pid().is_some();
         if self.client.protocol == Protocol::V500 && is_owed && owed >= usize::from(RECEIVE_MAX) {
             let why = format!("more than {RECEIVE_MAX} publishes without an acknowledgement");
@@ -280,26 +289,20 @@ impl Connection {
         Ok(())
     }
 
-    fn resolve_alias(&mut self, publish: &mut Publish) -> Result<(), Broken> {
-        let Some(alias) = publish.properties.topic_alias else {
-            let is_named = !publish.topic_name.is_empty();
-            return if is_named {
-                Ok(())
-            } else {
-                Err(Broken::new(Reason::ProtocolError, "a publish without a topic"))
-            };
-        };
-        if alias == 0 || alias > TOPIC_ALIASES {
-            return Err(Broken::new(Reason::TopicAliasInvalid, format!("the topic alias {alias}")));
+    /// What is not stored yet.
+    fn pending(&self) -> impl Iterator<Item = &Pending> {
+        self.storing.iter().map(|under| &under.pending).chain([&self.batch.pending])
+    }
+
+    /// Whether a publish was received before, and is not stored yet.
+    fn is_under_way(&self, publish: &Publish) -> bool {
+        match publish.qos_pid {
+            QosPid::Level2(pid) => self.pending().any(|pending| pending.has_id(pid.value())),
+            QosPid::Level1(_) if publish.dup => {
+                mark(&self.client.id, publish).is_some_and(|mark| self.pending().any(|pending| pending.has(&mark)))
+            }
+            _ => false,
         }
-        if !publish.topic_name.is_empty() {
-            self.aliases.insert(alias, publish.topic_name.clone());
-            return Ok(());
-        }
-        let known = self.aliases.get(&alias).cloned();
-        publish.topic_name = known
-            .ok_or_else(|| Broken::new(Reason::ProtocolError, format!("the topic alias {alias} stands for nothing")))?;
-        Ok(())
     }
 
     /// Topics of the broker itself are nobody's to publish to. MQTT 3 has no way to say so but silence.
@@ -346,9 +349,9 @@ impl Connection {
     /// Encodes messages for the client; says whether these are all.
     fn fill(&mut self) -> bool {
         while self.out.len() < WRITE_BYTES {
-            let Some(publish) = self.session.next(self.client.window) else { return true };
+            let Some((publish, ids)) = self.session.next(self.client.window) else { return true };
             let (start, pid) = (self.out.len(), publish.qos_pid.pid());
-            self.send(Packet::Publish(publish));
+            wire::write_message(publish, &ids, self.client.protocol, &mut self.out);
             if self.out.len() - start > self.client.max_packet {
                 // The client has said that it cannot take it.
                 self.out.truncate(start);
@@ -363,6 +366,13 @@ impl Connection {
         false
     }
 
+    fn kicked(&self) -> End {
+        if !self.session.is_overrun() {
+            return End::Kicked;
+        }
+        Broken::new(Reason::QuotaExceeded, "it reads less than it has subscribed to").into()
+    }
+
     async fn flush(&mut self) -> Result<(), End> {
         if self.out.is_empty() {
             return Ok(());
@@ -372,7 +382,11 @@ impl Connection {
                 Ok(Ok(())) => {}
                 _ => return Err(End::Closed),
             },
-            () = self.kick.notified() => return Err(End::Kicked),
+            () = self.kick.notified() => {
+                // Nobody knows how much of it is sent, so nothing can follow.
+                self.is_cut = true;
+                return Err(self.kicked());
+            }
         }
         self.out.clear();
         if self.out.capacity() > 4 * WRITE_BYTES {
@@ -415,7 +429,9 @@ impl Connection {
         }
         let goodbye = async {
             // The client may be gone already.
-            let _ = self.writer.write_all(&self.out).await;
+            if !self.is_cut {
+                let _ = self.writer.write_all(&self.out).await;
+            }
             let _ = self.writer.shutdown().await;
         };
         let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;

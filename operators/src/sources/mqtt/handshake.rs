@@ -79,6 +79,8 @@ async fn read(socket: &mut TcpStream, received: &mut BytesMut) -> Result<Connect
                 Ok(None) => {}
                 Err(_) => return Err(Refused(Some((Code::MalformedPacket, protocol)))),
             }
+        } else if wire::is_endless(received) {
+            return Err(Refused(None));
         } else if wire::has_unknown_version(received) {
             return Err(Refused(Some((Code::UnsupportedProtocolVersion, Protocol::V311))));
         }

@@ -1,6 +1,5 @@
 //! Publishes on their way to the door: what a connection receives while one bundle is being stored goes into the next.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,10 +7,9 @@ use std::time::Duration;
 
 use cornjacket_core::door::{Bundle, Door, Refusal};
 use mqtt_proto::v5::Publish;
-use mqtt_proto::{Pid, QosPid};
 
 use super::counts::{BrokerCounts, count};
-use super::recent::{Mark, Recent};
+use super::recent::{Mark, Pending, Recent};
 use super::source::{Source, add};
 
 /// How long to wait before a bundle that could not be taken is handed in again.
@@ -30,11 +28,9 @@ pub(super) struct Batch {
     publishes: Vec<Publish>,
     /// By the place of the source.
     parts: Vec<Part>,
-    /// Ids of those with QoS 2.
-    pub exactly_once: BTreeSet<u16>,
+    /// Those that want an acknowledgement.
+    pub pending: Pending,
     pub bytes: usize,
-    /// How many of them want an acknowledgement.
-    pub owed: usize,
 }
 
 /// What a batch has for one source.
@@ -53,17 +49,13 @@ impl Batch {
         self.publishes.is_empty()
     }
 
-    /// Whether it has a publish of QoS 2 with this id.
-    pub fn has(&self, pid: Pid) -> bool {
-        self.exactly_once.contains(&pid.value())
-    }
-
     /// Adds a publish of a client.
     pub fn add(&mut self, intakes: &[Intake], client: &str, publish: Publish, counts: &BrokerCounts) {
+        let mut pending = None;
         for (place, intake) in intakes.iter().enumerate() {
             let Some(known) = intake.source.known(&publish.topic_name) else { continue };
-            let mark =
-                publish.qos_pid.pid().map(|pid| Mark::new(client, pid.value(), &publish.topic_name, &publish.payload));
+            let mark = mark(client, &publish);
+            pending = mark;
             if publish.dup && mark.as_ref().is_some_and(|mark| intake.recent.has(mark)) {
                 count(&counts.repeated);
                 continue;
@@ -80,16 +72,17 @@ impl Batch {
             }
         }
         self.bytes += publish.payload.len() * 2 + publish.topic_name.len() * 2 + 256;
-        match publish.qos_pid {
-            QosPid::Level0 => {}
-            QosPid::Level1(_) => self.owed += 1,
-            QosPid::Level2(pid) => {
-                self.owed += 1;
-                self.exactly_once.insert(pid.value());
-            }
+        if let Some(pid) = publish.qos_pid.pid() {
+            self.pending.add(pid.value(), pending.as_ref());
         }
         self.publishes.push(publish);
     }
+}
+
+/// What a publish is known by, if it is ever sent again.
+pub(super) fn mark(client: &str, publish: &Publish) -> Option<Mark> {
+    let Publish { qos_pid, topic_name, payload, .. } = publish;
+    qos_pid.pid().map(|pid| Mark::new(client, pid.value(), topic_name, payload))
 }
 
 /// A batch that is being stored. It gives its publishes once all are durable; `None` if they never will be, since the

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use mqtt_proto::v5::{LastWill, Publish, PublishProperties, VarByteInt};
+use mqtt_proto::v5::{LastWill, Publish, PublishProperties};
 use mqtt_proto::{QoS, QosPid, TopicName};
 use tokio::time::Instant;
 
@@ -48,13 +48,11 @@ impl Message {
         self.expires.is_some_and(|at| at <= Instant::now())
     }
 
-    /// The packet for a subscriber.
-    pub fn packet(&self, qos_pid: QosPid, dup: bool, (retain, ids): (bool, &[VarByteInt])) -> Publish {
+    /// The packet for a subscriber, without the ids of its subscriptions.
+    pub fn packet(&self, qos_pid: QosPid, dup: bool, retain: bool) -> Publish {
         let left = self.expires.map(|at| at.saturating_duration_since(Instant::now()).as_secs());
         let properties = PublishProperties {
             message_expiry_interval: left.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX)),
-            // The codec has room for one.
-            subscription_id: ids.first().copied(),
             ..self.properties.clone()
         };
         let (topic_name, payload) = (self.topic.clone(), self.payload.clone());

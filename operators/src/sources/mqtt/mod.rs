@@ -17,6 +17,7 @@
 //! Sessions and retained messages live in memory. After a restart a client finds no session, subscribes again and sends
 //! again what was not acknowledged; what of that was stored already is known by the receipts stored with it ([`recent`]).
 
+mod aliases;
 mod broker;
 mod connection;
 mod counts;

@@ -49,6 +49,32 @@ impl Mark {
     }
 }
 
+/// What was received and is not stored yet, by packet id.
+#[derive(Default)]
+pub(super) struct Pending(HashMap<u16, Option<Hash>>);
+
+impl Pending {
+    /// Adds a publish of that id; one that no source takes has no mark.
+    pub fn add(&mut self, packet_id: u16, mark: Option<&Mark>) {
+        self.0.insert(packet_id, mark.map(|mark| mark.content));
+    }
+
+    /// Whether anything has this id.
+    pub fn has_id(&self, packet_id: u16) -> bool {
+        self.0.contains_key(&packet_id)
+    }
+
+    /// Whether this very publish is among them.
+    pub fn has(&self, mark: &Mark) -> bool {
+        self.0.get(&mark.key.1) == Some(&Some(mark.content))
+    }
+
+    /// How many want an acknowledgement.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// Bytes of a mark as it is stored.
 const MARK_BYTES: usize = 26;
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use mqtt_proto::v5::{self, Packet, VarByteInt};
+use mqtt_proto::v5::{self, VarByteInt};
 use mqtt_proto::{Pid, QoS, QosPid};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -57,6 +57,8 @@ struct State {
     received: HashSet<u16>,
     is_known: bool,
     is_connected: bool,
+    /// Whether there was no room for a message of QoS 1 or 2 while somebody was connected.
+    is_overrun: bool,
     /// When it is over, once nobody is connected; `None` while somebody is.
     over_at: Option<Instant>,
     expiry: u32,
@@ -69,6 +71,14 @@ pub(super) struct Queued {
     pub qos: QoS,
     pub retain: bool,
     pub ids: Vec<VarByteInt>,
+}
+
+/// What a client is sent.
+pub(super) enum Outgoing {
+    /// A message, and the ids of the subscriptions that it is for.
+    Message(v5::Publish, Vec<VarByteInt>),
+    /// PUBREL.
+    Release(Pid),
 }
 
 enum Sent {
@@ -106,6 +116,7 @@ impl Session {
         let is_present = state.is_known && !is_clean && !is_over;
         let filters = if is_present { Vec::new() } else { self.clear(&mut state) };
         (state.is_known, state.is_connected, state.over_at, state.expiry) = (true, true, None, expiry);
+        state.is_overrun = false;
         (is_present, filters)
     }
 
@@ -156,7 +167,13 @@ impl Session {
         self.state.lock().filters.remove(text)
     }
 
-    /// Puts a message in the queue; `false` if there is no room for it.
+    /// Whether the client was sent more than it reads.
+    pub fn is_overrun(&self) -> bool {
+        self.state.lock().is_overrun
+    }
+
+    /// Puts a message in the queue; `false` if there is no room for it. A connected client that is to have it all the same
+    /// is sent away: it knows then that it misses something, and what waits for it stays.
     pub fn offer(&self, queued: Queued) -> bool {
         let bytes = queued.message.bytes();
         {
@@ -170,6 +187,10 @@ impl Session {
                 || state.queued_bytes + bytes > MAX_QUEUED_BYTES
                 || self.waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING_BYTES;
             if is_full {
+                if !is_qos_0 && state.is_connected {
+                    state.is_overrun = true;
+                    self.kick.lock().iter().for_each(|kick| kick.notify_one());
+                }
                 return false;
             }
             state.queued_bytes += bytes;
@@ -180,21 +201,21 @@ impl Session {
         true
     }
 
-    /// The packets that are to be sent again on a new connection, in their order.
-    pub fn again(&self) -> Vec<Packet> {
+    /// What is to be sent again on a new connection, in its order.
+    pub fn again(&self) -> Vec<Outgoing> {
         let state = self.state.lock();
         let packet = |(id, sent): &(u16, Sent)| {
             let pid = Pid::try_from(*id).ok()?;
             Some(match sent {
-                Sent::Released => Packet::Pubrel(v5::Pubrel::new_success(pid)),
-                Sent::Message(queued) => Packet::Publish(queued.packet(pid, true)),
+                Sent::Released => Outgoing::Release(pid),
+                Sent::Message(queued) => Outgoing::Message(queued.packet(pid, true), queued.ids.clone()),
             })
         };
         state.in_flight.iter().filter_map(packet).collect()
     }
 
     /// The next message to send, if the client may be sent one: `window` is how many it takes unacknowledged.
-    pub fn next(&self, window: u16) -> Option<v5::Publish> {
+    pub fn next(&self, window: u16) -> Option<(v5::Publish, Vec<VarByteInt>)> {
         let mut state = self.state.lock();
         let window = usize::from(window).min(MAX_IN_FLIGHT);
         loop {
@@ -210,10 +231,10 @@ impl Session {
                 continue;
             }
             if is_qos_0 {
-                return Some(queued.packet(Pid::default(), false));
+                return Some((queued.packet(Pid::default(), false), queued.ids));
             }
             let pid = state.free_id();
-            let packet = queued.packet(pid, false);
+            let packet = (queued.packet(pid, false), queued.ids.clone());
             state.in_flight.push_back((pid.value(), Sent::Message(queued)));
             return Some(packet);
         }
@@ -275,7 +296,7 @@ impl Queued {
             QoS::Level1 => (QosPid::Level1(pid), dup),
             QoS::Level2 => (QosPid::Level2(pid), dup),
         };
-        self.message.packet(qos_pid, dup, (self.retain, &self.ids))
+        self.message.packet(qos_pid, dup, self.retain)
     }
 }
 

@@ -5,8 +5,8 @@
 //! client merely claims, and what a packet has beyond its fields is a fault.
 
 use bytes::{Buf, BytesMut};
-use mqtt_proto::v5::{self, DisconnectReasonCode as Reason, ErrorV5, Packet};
-use mqtt_proto::{Error, PollHeader, Protocol, QoS, QosPid, v3};
+use mqtt_proto::v5::{self, DisconnectReasonCode as Reason, ErrorV5, Packet, VarByteInt};
+use mqtt_proto::{Error, PollHeader, Protocol, QosPid, v3};
 
 /// Why a packet cannot be taken: the reason for the client, and in words for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +72,11 @@ pub(super) fn has_unknown_version(received: &[u8]) -> bool {
     let length = usize::from(body.get_u16());
     // The name and the level are there, and version() did not know them.
     body.len() > length && version(received).is_none()
+}
+
+/// Whether the length at the beginning has no end.
+pub(super) fn is_endless(received: &[u8]) -> bool {
+    header(received, usize::MAX).is_err()
 }
 
 fn decode(first: u8, body: &[u8], protocol: Protocol) -> Result<Packet, Broken> {
@@ -198,6 +203,8 @@ fn code(code: v3::ConnectReturnCode) -> v5::ConnectReasonCode {
 pub(super) fn write(packet: Packet, protocol: Protocol, out: &mut Vec<u8>) {
     let encoded = if protocol == Protocol::V500 {
         packet.encode()
+    } else if let Packet::Suback(suback) = &packet {
+        return write_suback_v3(suback, out);
     } else {
         let Some(packet) = to_v3(packet, protocol) else { return };
         packet.encode()
@@ -206,6 +213,58 @@ pub(super) fn write(packet: Packet, protocol: Protocol, out: &mut Vec<u8>) {
         Ok(bytes) => out.extend_from_slice(bytes.as_ref()),
         // Only what has more than 256 MiB cannot be encoded, and nothing that long comes in.
         Err(error) => tracing::error!(%error, "a packet cannot be sent"),
+    }
+}
+
+/// The codec has 3 for what the standard calls 0x80, a failure. MQTT 3.1 has none; it is the one way to say so all the same.
+fn write_suback_v3(suback: &v5::Suback, out: &mut Vec<u8>) {
+    let body = suback.topics.iter().map(|code| match code {
+        v5::SubscribeReasonCode::GrantedQoS0 => 0,
+        v5::SubscribeReasonCode::GrantedQoS1 => 1,
+        v5::SubscribeReasonCode::GrantedQoS2 => 2,
+        _ => 0x80,
+    });
+    out.push(0x90);
+    write_length(2 + suback.topics.len(), out);
+    out.extend_from_slice(&suback.pid.value().to_be_bytes());
+    out.extend(body);
+}
+
+/// Puts a message at the end of what is to be sent, with all of its subscription ids: the codec has room for one.
+pub(super) fn write_message(publish: v5::Publish, ids: &[VarByteInt], protocol: Protocol, out: &mut Vec<u8>) {
+    let start = out.len();
+    let before = 2 + publish.topic_name.len() + publish.qos_pid.pid().map_or(0, |_| 2);
+    write(Packet::Publish(publish), protocol, out);
+    if ids.is_empty() || protocol != Protocol::V500 {
+        return;
+    }
+    let packet = out.split_off(start);
+    let Ok(Some((head, _))) = header(&packet, usize::MAX) else { return };
+    let (fields, rest) = packet[head..].split_at(before);
+    // The length of the properties, as that of a packet, stands behind one byte.
+    let Ok(Some((size, properties))) = header(&packet[head + before - 1..], usize::MAX) else { return };
+    let mut more = Vec::new();
+    for id in ids {
+        more.push(0x0b);
+        write_length(id.value() as usize, &mut more);
+    }
+    let mut body = fields.to_vec();
+    write_length(properties + more.len(), &mut body);
+    body.extend_from_slice(&more);
+    body.extend_from_slice(&rest[size - 1..]);
+    out.push(packet[0]);
+    write_length(body.len(), out);
+    out.extend_from_slice(&body);
+}
+
+fn write_length(mut length: usize, out: &mut Vec<u8>) {
+    loop {
+        let low = u8::try_from(length & 0x7f).unwrap_or_default();
+        length >>= 7;
+        if length == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
     }
 }
 
@@ -235,21 +294,11 @@ fn to_v3(packet: Packet, protocol: Protocol) -> Option<v3::Packet> {
             let topics = subscribe.topics.into_iter().map(|(filter, options)| (filter, options.max_qos)).collect();
             v3::Packet::Subscribe(v3::Subscribe::new(subscribe.pid, topics))
         }
-        Packet::Suback(suback) => {
-            let codes = suback.topics.into_iter().map(|code| match code {
-                v5::SubscribeReasonCode::GrantedQoS0 => QoS::Level0.into(),
-                v5::SubscribeReasonCode::GrantedQoS1 => QoS::Level1.into(),
-                v5::SubscribeReasonCode::GrantedQoS2 => QoS::Level2.into(),
-                // MQTT 3.1 has no failure; it is the one way to say so all the same.
-                _ => v3::SubscribeReturnCode::Failure,
-            });
-            v3::Packet::Suback(v3::Suback::new(suback.pid, codes.collect()))
-        }
         Packet::Unsuback(unsuback) => v3::Packet::Unsuback(unsuback.pid),
         Packet::Pingreq => v3::Packet::Pingreq,
         Packet::Pingresp => v3::Packet::Pingresp,
         Packet::Disconnect(disconnect) if disconnect.reason_code == Reason::NormalDisconnect => v3::Packet::Disconnect,
-        Packet::Unsubscribe(_) | Packet::Disconnect(_) | Packet::Auth(_) => return None,
+        Packet::Unsubscribe(_) | Packet::Suback(_) | Packet::Disconnect(_) | Packet::Auth(_) => return None,
     })
 }
 

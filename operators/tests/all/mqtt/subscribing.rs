@@ -310,7 +310,7 @@ async fn a_subscriber_that_does_not_read_is_let_go_and_others_do_not_notice() {
         }
         writer.ping().await;
         let dropped = running.counts.read().dropped;
-        assert!(dropped > 10, "{dropped} dropped");
+        assert!(dropped > 0, "{dropped} dropped");
         until("as expected", || running.counts.read().connections == if is_let_go { 2 } else { 3 }).await;
         running.end().await;
     }

@@ -154,7 +154,6 @@ impl Pump {
     /// Attends to a connection until it ends.
     async fn attend(&mut self, connack: &ConnAck) -> End {
         self.connection += 1;
-        self.counts.connected(true);
         match self.talk(connack.session_present).await {
             Ok(never) => match never {},
             Err(end) => end,
@@ -333,6 +332,8 @@ impl Pump {
                 "the broker grants only quality of service 0: what is sent while this process is down is lost"
             );
         }
+        // Only from now on nothing is missed.
+        self.counts.connected(true);
         self.tell_of_refused(&refused);
         self.counts.refused(refused.len());
         self.refused = Refused { filters: refused, since: Some(Instant::now()) };
