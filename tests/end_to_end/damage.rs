@@ -103,7 +103,7 @@ impl Folder {
     async fn started(&self, data: &Path) -> (Process, PathBuf) {
         let log = self.root.path().join("log.txt");
         let told = File::create(&log).expect("made");
-        (Process::start_telling(&self.pipeline, data, &[], told.into()).await, log)
+        (Process::start_telling(&self.pipeline, data, &[], told).await, log)
     }
 }
 

@@ -11,6 +11,7 @@ use axum::response::IntoResponse;
 use cornjacket_core::Error;
 use cornjacket_core::catalogue::{Catalogue, ENVELOPE};
 use cornjacket_core::dead_letter::LetterFilter;
+use cornjacket_core::delivery::{Delivery, DeliveryFilter};
 use cornjacket_core::id::{EventId, partition_of};
 use cornjacket_core::log::{Chunk, Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::store::Store;
@@ -19,7 +20,7 @@ use cornjacket_sql::query::row_objects;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
-use super::{QueryService, arrivals, blocking, deliveries, invalid, live};
+use super::{QueryService, arrivals, blocking, invalid, live};
 use crate::http::{Answered, Problem};
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -175,7 +176,7 @@ pub async fn one(State(service): State<Arc<QueryService>>, Path(id): Path<String
         let Some((at, offset)) = storage.log.find(id)? else { return Ok(None) };
         let event = stored(&*storage.log, &at, offset)?;
         let text = id.to_string();
-        let outcome = (letters(&*storage.store, &text)?, deliveries::of_event(&*storage.store, &text)?);
+        let outcome = (letters(&*storage.store, &text)?, deliveries(&*storage.store, &text)?);
         Ok(Some((event, outcome, at, offset)))
     });
     let Some((event, (letters, deliveries), at, offset)) = found.await? else {
@@ -221,6 +222,14 @@ fn letters(store: &dyn Store, id: &str) -> cornjacket_core::Result<Vec<Value>> {
         json!({"id": stored.id, "reason": reason, "source": source, "message": message, "state": state})
     });
     Ok(found.collect())
+}
+
+/// What was sent because of an event: where a webhook's row is the event itself. A row that was computed from many events
+/// has the id of none.
+fn deliveries(store: &dyn Store, id: &str) -> cornjacket_core::Result<Vec<Value>> {
+    let filter = DeliveryFilter { event_id: Some(id.into()), ..DeliveryFilter::default() };
+    let shown = |one: Delivery| json!({"id": one.id, "action": one.sink, "status": one.state.as_str(), "attempts": one.attempts});
+    Ok(store.deliveries(&filter, MAX_LETTERS)?.into_iter().map(shown).collect())
 }
 
 /// The projections in which a row is this event.

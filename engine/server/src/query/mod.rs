@@ -3,7 +3,6 @@
 mod after;
 mod arrivals;
 mod changes;
-mod deliveries;
 mod events;
 mod format;
 mod live;

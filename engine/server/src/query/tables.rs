@@ -17,8 +17,7 @@ use cornjacket_sql::query::TableSource;
 use tokio::sync::watch;
 
 use super::QueryService;
-use super::deliveries::DeliveryTable;
-use super::records::{DeadLetters, Ledger};
+use super::records::{DeadLetters, Deliveries, Ledger};
 use crate::environment::of_machine;
 
 /// The schema of the system tables.
@@ -38,8 +37,8 @@ pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<(
         let events = EventTable { log: Arc::clone(log), event_type: Arc::clone(event_type) };
         service.engine.register(Some(schema), table, Arc::new(events))?;
     }
-    service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(DeadLetters(Arc::clone(store))))?;
-    let deliveries = DeliveryTable { store: Arc::clone(store) };
+    let (letters, deliveries) = (DeadLetters(Arc::clone(store)), Deliveries(Arc::clone(store)));
+    service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(letters))?;
     service.engine.register(Some(SYSTEM), "deliveries", Arc::new(deliveries))?;
     let ledger = Ledger { graph: Arc::clone(&pipeline.graph), storage: service.storage.clone() };
     service.engine.register(Some(SYSTEM), "ledger", Arc::new(ledger))?;
