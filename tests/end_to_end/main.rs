@@ -8,7 +8,7 @@ mod full_disk;
 mod hooks;
 mod http;
 mod http_keys;
-mod http_page;
+
 mod journey;
 mod kills;
 mod language;
@@ -17,6 +17,7 @@ mod mosquitto;
 mod mqtt;
 mod mqtt_pressure;
 mod mqtt_remote;
+mod pages;
 mod process;
 mod receiver;
 mod send;

@@ -1,9 +1,9 @@
-//! The examples of `docs/http.md`: run in their order, they print what stands there.
+//! The examples of pages in `docs`: run in their order, they print what stands there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, example};
 
 /// A command as the page has it, and what it prints.
 struct Example {
@@ -11,8 +11,8 @@ struct Example {
     expected: String,
 }
 
-fn page() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/http.md");
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name);
     std::fs::read_to_string(path).expect("the page")
 }
 
@@ -71,8 +71,8 @@ fn shell(command: &str, folder: &Path, process: &Process) -> String {
 }
 
 #[tokio::test]
-async fn the_examples_print_what_stands_there() {
-    let (page, folder) = (page(), tempfile::tempdir().expect("a folder"));
+async fn what_the_page_on_http_shows_is_so() {
+    let (page, folder) = (page("http.md"), tempfile::tempdir().expect("a folder"));
     let (pipeline, data) = (folder.path().join("sensors.yaml"), folder.path().join("data"));
     std::fs::write(&pipeline, blocks(&page, "yaml")[0]).expect("written");
     let mut process = Process::start(&pipeline, &data).await;
@@ -92,4 +92,19 @@ async fn the_examples_print_what_stands_there() {
     let audit =
         shell("CJ_API_KEY=$(cat grafana.key) cornjacket audit > audit.json && echo balanced", folder.path(), &process);
     assert_eq!(audit, "balanced\n");
+}
+
+#[tokio::test]
+async fn what_the_page_on_reading_shows_is_so() {
+    let (page, folder) = (page("queries.md"), tempfile::tempdir().expect("a folder"));
+    let process = Process::start(&example(), &folder.path().join("data")).await;
+    let examples = examples(&page);
+    assert!(examples.len() > 7, "{} examples", examples.len());
+    for Example { command, expected } in examples {
+        let printed = shell(&command, folder.path(), &process);
+        assert!(fits(&printed, &expected), "$ {command}\nprints\n{printed}\nand the page says\n{expected}");
+        // Reflected some milliseconds later.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    process.assert_balanced().await;
 }
