@@ -119,6 +119,11 @@ impl Book {
         }
     }
 
+    /// Whether something was tried and has not been taken yet.
+    fn is_waiting(&self) -> bool {
+        self.first.len() > self.taken.len()
+    }
+
     /// The bodies that came to a path; no two ids have the same.
     fn bodies(&self, path: &str) -> BTreeSet<String> {
         let bodies: Vec<&Vec<u8>> = self.first.values().filter(|(at, _)| at == path).map(|(_, body)| body).collect();
@@ -224,11 +229,13 @@ async fn every_trigger_arrives_through_kills_and_a_failing_receiver() {
     let (receiver, book) = storm(seed).await;
     std::fs::write(&file, pipeline(&receiver)).expect("written");
     let (posted, share) = (Arc::new(Mutex::new(0)), EVENTS / BATCH / (kills + 1) + 1);
+    let mut busy = 0;
     for number in 0..kills {
         let mut process = Process::start(&file, &data).await;
         let posting = tokio::spawn(post(process.ingest.clone(), Arc::clone(&posted), share));
         tokio::time::sleep(Duration::from_millis(scramble(seed + number) % 2_000)).await;
         process.kill();
+        busy += u64::from(book.lock().is_waiting());
         posting.await.expect("posted");
     }
     let process = Process::start(&file, &data).await;
@@ -241,11 +248,12 @@ async fn every_trigger_arrives_through_kills_and_a_failing_receiver() {
     until_delivered(&process, &[("page_hot", hot.len()), ("page_windows", windows.len())]).await;
     let book = std::mem::take(&mut *book.lock());
     eprintln!(
-        "{} triggers in {} attempts, {before} taken before the last kill; {:?}",
+        "{} triggers in {} attempts, {busy} kills while some waited, {before} taken before the last process; {:?}",
         hot.len() + windows.len(),
         book.attempts,
         began.elapsed()
     );
+    assert!(busy * 2 >= kills, "the kills came when nothing was to do");
     assert!(book.wrong.is_empty(), "{:#?}", &book.wrong[..book.wrong.len().min(10)]);
     assert_eq!(rows(&book.bodies("/hot")), rows(&hot), "page_hot");
     assert_eq!(rows(&book.bodies("/windows")), rows(&windows), "page_windows");
