@@ -9,7 +9,7 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 
 use crate::error::Result;
-use crate::time::Micros;
+use crate::time::{Micros, SECOND};
 
 /// A row that is to be told to somebody.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,9 @@ impl Dedupe {
         time.abs_diff(sent) < self.window.unsigned_abs()
     }
 }
+
+/// A row that comes later than this behind the newest of its sink may find that what would have kept it away is forgotten.
+pub const LATEST: Micros = 7 * 24 * 3_600 * SECOND;
 
 /// A trigger on its way into the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

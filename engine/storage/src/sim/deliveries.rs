@@ -3,7 +3,7 @@
 use cornjacket_core::Result;
 use cornjacket_core::dead_letter::{DeadLetter, LetterState, StoredDeadLetter};
 use cornjacket_core::delivery::{
-    Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryState, NewDelivery, Turn, Verdict,
+    Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryState, LATEST, NewDelivery, Turn, Verdict,
 };
 use cornjacket_core::time::Micros;
 
@@ -17,16 +17,18 @@ pub(super) fn add_delivery(state: &mut State, delivery: &NewDelivery, now: Micro
     let NewDelivery { id, sink, trigger } = delivery;
     let key = trigger.dedupe.as_ref().map(|dedupe| (sink.clone(), dedupe.key.clone()));
     let sent = key.as_ref().and_then(|key| state.delivery_keys.get(key)).copied();
-    let is_covered = trigger.dedupe.as_ref().zip(sent).is_some_and(|(dedupe, at)| dedupe.covers(at, trigger.row_time));
+    let is_covered =
+        trigger.dedupe.as_ref().zip(sent).is_some_and(|(dedupe, (at, _))| dedupe.covers(at, trigger.row_time));
     if state.deliveries.iter().any(|stored| stored.id == *id) {
         return count(state, sink, "superseded", 1);
     }
     if is_covered {
         return count(state, sink, "suppressed", 1);
     }
-    if let Some(key) = key {
-        let last = state.delivery_keys.entry(key).or_insert(trigger.row_time);
-        *last = trigger.row_time.max(*last);
+    if let Some((key, dedupe)) = key.zip(trigger.dedupe.as_ref()) {
+        let (time, until) = (trigger.row_time, trigger.row_time.saturating_add(dedupe.window));
+        let last = state.delivery_keys.entry(key).or_insert((time, until));
+        *last = (time.max(last.0), until.max(last.1));
     }
     state.deliveries.push(Delivery {
         number: state.deliveries.last().map_or(1, |last| last.number + 1),
@@ -167,6 +169,16 @@ impl Deliveries for SimStore {
                 forgotten += u64::from(goes);
                 !goes
             });
+            let newest = |sink: &str| {
+                let own = state.delivery_keys.iter().filter(|((other, _), _)| other == sink);
+                own.map(|(_, (time, _))| *time).max().unwrap_or(Micros::MIN)
+            };
+            let past =
+                |((sink, _), (_, until)): &(&(String, String), &(Micros, Micros))| *until < newest(sink) - LATEST;
+            let past: Vec<_> = state.delivery_keys.iter().filter(past).map(|(key, _)| key.clone()).collect();
+            for key in past {
+                state.delivery_keys.remove(&key);
+            }
             Ok(forgotten)
         })
     }

@@ -68,7 +68,8 @@ struct State {
     dead_letters: Vec<StoredDeadLetter>,
     deliveries: Vec<Delivery>,
     /// The row time of the last delivery, by sink and dedupe key.
-    delivery_keys: BTreeMap<(String, String), Micros>,
+    /// The row time of the last one, and until when it keeps others away.
+    delivery_keys: BTreeMap<(String, String), (Micros, Micros)>,
     counters: BTreeMap<(String, String), i64>,
     lengths: BTreeMap<String, u64>,
     marks: BTreeMap<String, String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use cornjacket_core::Result;
 use cornjacket_core::delivery::{
-    Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryState, NewDelivery, Turn, Verdict,
+    Attempt, Deliveries, Delivery, DeliveryFilter, DeliveryState, LATEST, NewDelivery, Turn, Verdict,
 };
 use cornjacket_core::time::Micros;
 use rusqlite::types::Value;
@@ -76,9 +76,11 @@ impl SqliteStore {
             if sent.is_some_and(|sent| dedupe.covers(sent, trigger.row_time)) {
                 return Ok("suppressed");
             }
-            let sql = "INSERT INTO delivery_keys VALUES (?1, ?2, ?3, ?4) ON CONFLICT (pipeline, sink, key)
-                       DO UPDATE SET row_time = max(row_time, excluded.row_time)";
-            execute(connection, sql, params![self.pipeline, sink, dedupe.key, trigger.row_time])?;
+            let sql = "INSERT INTO delivery_keys (pipeline, sink, key, row_time, until) VALUES (?1, ?2, ?3, ?4, ?5)
+                       ON CONFLICT (pipeline, sink, key) DO UPDATE
+                       SET row_time = max(row_time, excluded.row_time), until = max(until, excluded.until)";
+            let until = trigger.row_time.saturating_add(dedupe.window);
+            execute(connection, sql, params![self.pipeline, sink, dedupe.key, trigger.row_time, until])?;
         }
         let sql = "INSERT INTO deliveries (pipeline, id, sink, created_at, row_time, event_id, body, since, next_at)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?4, ?4)";
@@ -217,7 +219,11 @@ impl Deliveries for SqliteStore {
                            SELECT number FROM deliveries WHERE pipeline = ?1 AND settled_at < ?2 LIMIT ?3)";
             let mut statement = connection.prepare_cached(sql).map_err(storage_error)?;
             forgotten.set(statement.execute(params![self.pipeline, before, whole(max)]).map_err(storage_error)? as u64);
-            Ok(())
+            let sql = "DELETE FROM delivery_keys WHERE (pipeline, sink, key) IN (
+                           SELECT pipeline, sink, key FROM delivery_keys AS past WHERE pipeline = ?1 AND until < (
+                               SELECT max(row_time) - ?2 FROM delivery_keys AS own
+                               WHERE own.pipeline = past.pipeline AND own.sink = past.sink) LIMIT ?3)";
+            execute(connection, sql, params![self.pipeline, LATEST, whole(max)])
         };
         self.transact(work, |_| Ok(false))?;
         Ok(forgotten.get())

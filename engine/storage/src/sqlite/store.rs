@@ -25,11 +25,12 @@ use crate::block::{read_stream, write_stream};
 use crate::checksum::seal_stream;
 use crate::key::key_text;
 
-pub(super) const MIGRATIONS: [&str; 4] = [
+pub(super) const MIGRATIONS: [&str; 5] = [
     include_str!("../../../../migrations/sqlite/store/0001_store.sql"),
     include_str!("../../../../migrations/sqlite/store/0002_outlets.sql"),
     include_str!("../../../../migrations/sqlite/store/0003_dead_letters.sql"),
     include_str!("../../../../migrations/sqlite/store/0004_deliveries.sql"),
+    include_str!("../../../../migrations/sqlite/store/0005_delivery_keys.sql"),
 ];
 
 /// The file of the store.

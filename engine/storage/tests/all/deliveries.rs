@@ -179,6 +179,24 @@ fn what_is_long_over_is_forgotten_and_what_waits_is_not() {
     });
 }
 
+#[test]
+fn what_kept_others_away_is_forgotten_when_it_is_long_past() {
+    const DAY: Micros = 24 * 3_600 * SECOND;
+    on_both(|open| {
+        let storage = open(&catalogue(1)).expect("opens");
+        let forget = || storage.store.forget_deliveries(0, 10).expect("nothing is settled");
+        commit(&storage, 1, vec![new("a", 0, Some("k")), new("b", 7 * DAY, Some("l"))]);
+        assert_eq!(forget(), 0);
+        commit(&storage, 2, vec![new("c", SECOND, Some("k"))]);
+        assert_eq!(counted(&storage, "suppressed"), 1, "it is there still");
+        commit(&storage, 3, vec![new("d", 7 * DAY + 11 * SECOND, Some("m"))]);
+        forget();
+        commit(&storage, 4, vec![new("e", SECOND, Some("k")), new("f", 7 * DAY + SECOND, Some("l"))]);
+        assert_eq!(counted(&storage, "suppressed"), 2, "only what is long past was forgotten");
+        assert_eq!(pending(&storage, Turn::Written), ["a", "b", "d", "e"]);
+    });
+}
+
 fn texts<const N: usize>(texts: [&str; N]) -> Vec<String> {
     texts.map(String::from).to_vec()
 }
