@@ -126,7 +126,8 @@ fn check(data: &Path) -> (Option<i32>, Vec<Value>) {
 fn assert_found(data: &Path, place: &str, what: &str) {
     let (code, faults) = check(data);
     assert_eq!(code, Some(1), "{faults:?}");
-    let holds = |fault: &Value, field: &str, text: &str| fault[field].as_str().is_some_and(|found| found.contains(text));
+    let holds =
+        |fault: &Value, field: &str, text: &str| fault[field].as_str().is_some_and(|found| found.contains(text));
     let is_it = |fault: &&Value| holds(fault, "place", place) && holds(fault, "what", what);
     assert!(faults.iter().any(|fault| is_it(&fault)), "no {place}: {what} in {faults:#?}");
     assert!(faults.iter().all(|fault| fault["remedy"].as_str().is_some_and(|text| text.len() > 20)), "{faults:?}");
@@ -230,7 +231,9 @@ async fn garbage_behind_the_last_commit_takes_nothing_away() {
     let folder = Folder::filled(true).await;
     for (name, count) in [("little", 100), ("frames", 3 * 4120), ("much", 100_000)] {
         let data = folder.copy(name);
-        change(&data.join("log.db-wal"), |bytes| bytes.extend((0..count).map(|n| u8::try_from(n * 7 % 251).expect("small"))));
+        change(&data.join("log.db-wal"), |bytes| {
+            bytes.extend((0..count).map(|n| u8::try_from(n * 7 % 251).expect("small")))
+        });
         assert_sound(&data);
         let (mut process, _) = folder.started(&data).await;
         assert_holds_first(&process, &folder.accepted).await;
@@ -296,8 +299,10 @@ async fn damaged_records_of_the_store_are_errors() {
 #[tokio::test]
 async fn a_deleted_store_is_made_anew_from_the_log() {
     let folder = Folder::filled(false).await;
-    let tables = ["SELECT device, window_start, n, total FROM devices ORDER BY 1, 2",
-                  "SELECT aggregate_id, value, unit, last_event_id, last_event_timestamp FROM newest ORDER BY 1"];
+    let tables = [
+        "SELECT device, window_start, n, total FROM devices ORDER BY 1, 2",
+        "SELECT aggregate_id, value, unit, last_event_id, last_event_timestamp FROM newest ORDER BY 1",
+    ];
     let (process, _) = folder.started(&folder.data).await;
     let before = (process.sql(tables[0]).await, process.sql(tables[1]).await);
     assert!(before.0.len() >= 5 && before.1.len() == 5);
@@ -340,7 +345,12 @@ async fn what_is_taken_out_behind_the_back_of_the_process_does_not_balance() {
     for (name, file, sql, node) in [
         ("row", "store.db", "DELETE FROM p_newest WHERE _key = 'd2'", "newest"),
         ("window", "store.db", "DELETE FROM p_devices WHERE _key IN (SELECT _key FROM p_devices LIMIT 1)", "devices"),
-        ("figure", "store.db", "UPDATE counters SET value = value + 1 WHERE node = 'newest' AND what = 'written'", "newest"),
+        (
+            "figure",
+            "store.db",
+            "UPDATE counters SET value = value + 1 WHERE node = 'newest' AND what = 'written'",
+            "newest",
+        ),
         ("count", "log.db", "UPDATE accepted SET rows = rows - 1", "sensor.reading"),
         ("block", "log.db", "DELETE FROM blocks WHERE seq = 3", "sensor.reading"),
     ] {

@@ -40,11 +40,12 @@ impl Disk {
         let is_wanted = std::env::var("FULL_DISK").map_or(true, |how| how == "mount");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&mounted);
-        let told = mount.output().ok().filter(|_| is_wanted);
+        let told = if is_wanted { mount.output().ok() } else { None };
         if told.as_ref().is_some_and(|told| told.status.success()) {
             return Self { seen: mounted.clone(), mounted, namespace: None, _folder: folder };
         }
-        let script = format!("mount -t tmpfs -o {size} tmpfs '{}' && echo mounted && sleep 600", mounted.display());
+        let script =
+            format!("mount -t tmpfs -o {size} tmpfs '{}' && echo mounted && exec sleep 600", mounted.display());
         let mut namespace = Command::new("unshare");
         namespace.args(["--map-root-user", "--mount", "sh", "-c", &script]).stdout(Stdio::piped());
         let mut namespace = namespace.spawn().expect("`unshare` of util-linux is there");
@@ -133,7 +134,8 @@ async fn post(ingest: String, number: u64, told: Arc<Told>) {
             return;
         }
         let payload = json!({"value": count, "unit": filling});
-        let event = json!({"event_type": "sensor.reading", "aggregate_id": format!("d{}", number % 5), "payload": payload});
+        let event =
+            json!({"event_type": "sensor.reading", "aggregate_id": format!("d{}", number % 5), "payload": payload});
         let Ok(response) = client.post(format!("{ingest}/api/v1/events")).json(&event).send().await else { continue };
         let status = response.status();
         let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
@@ -199,7 +201,11 @@ async fn assert_exact(process: &Process, told: &Told) {
     let lost = accepted.iter().filter(|id| !stored.contains(id.as_str())).count();
     assert_eq!(lost, 0, "{lost} of {} accepted events are not stored", accepted.len());
     // A kill may come between a commit and its answer; there was one.
-    assert!(stored.len() - accepted.len() <= usize::try_from(CLIENTS).expect("few"), "{}", stored.len() - accepted.len());
+    assert!(
+        stored.len() - accepted.len() <= usize::try_from(CLIENTS).expect("few"),
+        "{}",
+        stored.len() - accepted.len()
+    );
     eprintln!("{} answered 202, {} stored, {} answered 503", accepted.len(), stored.len(), told.full());
     let late = process.sql("SELECT count(*) AS n FROM cornjacket.dead_letters").await;
     let in_windows = stored.len() as u64 - late[0]["n"].as_u64().expect("a count");

@@ -19,11 +19,12 @@ pub fn check(folder: &Path, as_json: bool) -> Result<(), Failure> {
     let _held = lock(folder).map_err(Failure::Environment)?;
     let bar = bar();
     let mut watch = |what: &str, done: u64, total: u64| {
-        bar.set_length(total);
-        bar.set_position(done);
         if bar.message() != what {
+            bar.set_style(style(total));
+            bar.set_length(total);
             bar.set_message(what.to_string());
         }
+        bar.set_position(done);
     };
     let report = verify_folder(folder, &mut watch);
     bar.finish_and_clear();
@@ -57,13 +58,21 @@ fn lock(folder: &Path) -> anyhow::Result<Option<ReadLock>> {
 
 /// A bar on stderr, if somebody looks.
 fn bar() -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() {
+        ProgressDrawTarget::stderr_with_hz(10)
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let bar = ProgressBar::with_draw_target(Some(0), target);
-    let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {human_pos}/{human_len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(style(0));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+fn style(total: u64) -> ProgressStyle {
+    let template =
+        if total > 0 { "{spinner} {msg} {wide_bar} {human_pos}/{human_len} {eta}" } else { "{spinner} {msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn verdict(folder: &Path, report: &Report) -> String {

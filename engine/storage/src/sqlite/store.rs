@@ -96,7 +96,7 @@ impl SqliteStore {
             fold_now(&connection, &self.path);
         }
         *writer = Some(connection);
-        if done { Ok(()) } else { Err(error) }
+        if done { Ok(()) } else { Err(named(&self.path, error)) }
     }
 
     /// One value from one row, if there is one.

@@ -33,7 +33,11 @@ pub(super) fn without_log(folder: &Path) -> Option<String> {
     }
     let left = [wal_of(&log), store].into_iter().find(|path| !is_empty(path))?;
     let what = if log.exists() { "is empty" } else { "is not there" };
-    Some(format!("{} {what}, but {} is: the events are gone, and with an empty log they would stay so", log.display(), left.display()))
+    Some(format!(
+        "{} {what}, but {} is: the events are gone, and with an empty log they would stay so",
+        log.display(),
+        left.display()
+    ))
 }
 
 /// Refuses a folder whose log was deleted, before an empty one is made in its place.
@@ -42,7 +46,9 @@ pub(super) fn without_log(folder: &Path) -> Option<String> {
 /// [`Error::Corrupt`] when it was.
 pub(crate) fn before_open(folder: &Path) -> Result<()> {
     let refusal = |why| {
-        Error::Corrupt(format!("{why}. Put back a copy of log.db; or, to begin anew without them, move store.db* and log.db* away"))
+        Error::Corrupt(format!(
+            "{why}. Put back a copy of log.db; or, to begin anew without them, move store.db* and log.db* away"
+        ))
     };
     without_log(folder).map_or(Ok(()), |why| Err(refusal(why)))
 }
@@ -83,10 +89,7 @@ fn tell_of_new_store(folder: &Path, counts: &std::collections::BTreeMap<String, 
          windows that closed by silence went with it"
     );
     if forgotten > 0 {
-        tracing::warn!(
-            forgotten,
-            "retention has deleted events, and the rows that only they made do not come back"
-        );
+        tracing::warn!(forgotten, "retention has deleted events, and the rows that only they made do not come back");
     }
 }
 

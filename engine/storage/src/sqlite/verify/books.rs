@@ -86,7 +86,8 @@ impl Books<'_> {
             let reached = blocks.map_or(0, |blocks| blocks.reached(name, &self.known.positions));
             let before = self.known.state.forgotten.get(name).copied().unwrap_or(0);
             if counters.contains_key(name) {
-                let equation = "rows read = in the log up to the last epoch + deleted by retention since they were read";
+                let equation =
+                    "rows read = in the log up to the last epoch + deleted by retention since they were read";
                 sums.equal(name, equation, of(name, "rows_in"), whole(reached + count.forgotten) - whole(before));
             }
         }
@@ -96,9 +97,8 @@ impl Books<'_> {
             let counted = of(name, "inserted") - of(name, "deleted") - of(name, "forgotten");
             sums.equal(name, "inserted − deleted − past retention = rows there are", counted, there);
         }
-        let pending = self.counts(
-            "SELECT sink, sum(state = 'pending') FROM deliveries WHERE pipeline = ?1 GROUP BY sink",
-        )?;
+        let pending =
+            self.counts("SELECT sink, sum(state = 'pending') FROM deliveries WHERE pipeline = ?1 GROUP BY sink")?;
         for (name, there) in &pending {
             sums.equal(name, "pending = deliveries that wait", of(name, "pending"), *there);
         }

@@ -101,12 +101,19 @@ pub fn verify_folder(folder: &Path, watcher: &mut Watcher<'_>) -> Result<Report>
     let mut report = Report::default();
     let there = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0);
     if !there(&log) && !there(&store) && !there(&wal_of(&log)) {
-        return Err(Error::Unavailable(format!("{} holds no log.db: it is not a data folder, or a new one", folder.display())));
+        return Err(Error::Unavailable(format!(
+            "{} holds no log.db: it is not a data folder, or a new one",
+            folder.display()
+        )));
     }
     let mut files = Finding::new("files", folder.display().to_string());
     files.looked_at = format!("{LOG_FILE}, {STORE_FILE}");
     if let Some(why) = without_log(folder) {
-        files.fault(log.display().to_string(), why, "put back a copy of log.db, or move store.db* away as well and begin anew");
+        files.fault(
+            log.display().to_string(),
+            why,
+            "put back a copy of log.db, or move store.db* away as well and begin anew",
+        );
     }
     if !there(&store) {
         report.unchecked.push(format!(
@@ -143,7 +150,9 @@ fn beyond(blocks: Option<&Blocks>) -> Vec<String> {
     ];
     let unsealed = blocks.map_or(0, |blocks| blocks.unsealed);
     if unsealed > 0 {
-        texts.push(format!("the bytes of {unsealed} blocks that an older version wrote without checksums: they were decoded"));
+        texts.push(format!(
+            "the bytes of {unsealed} blocks that an older version wrote without checksums: they were decoded"
+        ));
     }
     texts
 }
@@ -202,11 +211,13 @@ fn check_wal(path: &Path) -> Result<Finding> {
     match tail {
         Tail::Whole => {}
         Tail::Unfinished { frames } => {
-            finding.looked_at += &format!(", the last {frames} pages of an unfinished commit, which the next start drops");
+            finding.looked_at +=
+                &format!(", the last {frames} pages of an unfinished commit, which the next start drops");
         }
         Tail::Lost { sound } => {
             let what = format!("damaged at byte {sound}: whole commits that were acknowledged lie behind");
-            let remedy = format!("put back a copy, or keep one and give up what lies behind: truncate -s {sound} {shown}");
+            let remedy =
+                format!("put back a copy, or keep one and give up what lies behind: truncate -s {sound} {shown}");
             finding.fault(format!("{shown}: byte {sound}"), what, remedy);
         }
     }
@@ -219,7 +230,8 @@ fn open(path: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
-    let pragmas = "PRAGMA locking_mode=EXCLUSIVE; PRAGMA query_only=ON; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=1000;";
+    let pragmas =
+        "PRAGMA locking_mode=EXCLUSIVE; PRAGMA query_only=ON; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=1000;";
     connection.execute_batch(pragmas).map_err(failed)?;
     Ok(connection)
 }

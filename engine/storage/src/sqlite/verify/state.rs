@@ -58,9 +58,8 @@ fn pipelines(connection: &Connection) -> Vec<String> {
 }
 
 fn texts(connection: &Connection, sql: &str, params: impl rusqlite::Params) -> Result<Vec<String>> {
-    let read = || -> rusqlite::Result<Vec<String>> {
-        connection.prepare(sql)?.query_map(params, |row| row.get(0))?.collect()
-    };
+    let read =
+        || -> rusqlite::Result<Vec<String>> { connection.prepare(sql)?.query_map(params, |row| row.get(0))?.collect() };
     read().map_err(storage_error)
 }
 
