@@ -108,8 +108,14 @@ fn table(report: &Report) -> String {
         table.add_row([Cell::new(check), Cell::new(of), Cell::new(looked_at), verdict]);
     }
     let mut text = format!("{table}\n");
-    for fault in report.findings.iter().flat_map(|finding| &finding.faults) {
-        let _ = writeln!(text, "\n{}\n  {}\n  what to do: {}", fault.place, fault.what, fault.remedy);
+    for finding in &report.findings {
+        for (number, fault) in finding.faults.iter().enumerate() {
+            let _ = writeln!(text, "\n{}\n  {}", fault.place, fault.what);
+            // What is to be done about several of a kind is said once.
+            if finding.faults.get(number + 1).is_none_or(|next| next.remedy != fault.remedy) {
+                let _ = writeln!(text, "  what to do: {}", fault.remedy);
+            }
+        }
     }
     text.push_str("\nNot checked:\n");
     for unchecked in &report.unchecked {

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::connection::{Readers, fold_now, named, open_writer, storage_error};
+use super::place::Place;
 use super::records::{EPOCH, SNAPSHOT, STATE, from_raises, from_record, to_raises, to_record};
 use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
@@ -41,6 +42,7 @@ pub struct SqliteStore {
     /// The version of the pipeline's file.
     pub(super) version: String,
     path: PathBuf,
+    place: Place,
     /// `None` after a failure, until it is opened again.
     writer: Mutex<Option<Connection>>,
     readers: Readers,
@@ -62,6 +64,7 @@ impl SqliteStore {
             pipeline: pipeline.into(),
             version: version.into(),
             readers: Readers::new(path.clone()),
+            place: Place::of(&path)?,
             path,
             writer,
         })
@@ -69,7 +72,7 @@ impl SqliteStore {
 
     /// How far every pipeline of the file has read.
     pub(super) fn reached(&self) -> Result<Vec<(String, Positions)>> {
-        self.readers.read(super::together::reached).map_err(|error| named(&self.path, error))
+        self.readers.read(super::together::reached)
     }
 
     /// Does work in one transaction. After a failure the connection is opened anew, since what it had written may or may
@@ -79,6 +82,7 @@ impl SqliteStore {
         work: impl Fn(&Connection) -> Result<()>,
         is_done: impl Fn(&Connection) -> Result<bool>,
     ) -> Result<()> {
+        self.place.is_there()?;
         let mut writer = self.writer.lock();
         if writer.is_none() {
             *writer = Some(open_writer(&self.path, &MIGRATIONS)?);

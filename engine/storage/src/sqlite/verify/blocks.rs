@@ -16,6 +16,9 @@ use crate::block::{Footer, read_stream};
 const REMEDY: &str = "put back a copy of log.db and store.db, or give the block up as docs/operations.md says; until then \
                       whatever reads it fails, and all else works";
 
+const FOOTER_REMEDY: &str = "put back a copy of log.db and store.db, or give the block up as docs/operations.md says; until then \
+                             every start is refused";
+
 /// What the log holds.
 pub(super) struct Blocks {
     footers: Vec<Footer>,
@@ -58,7 +61,7 @@ pub(super) fn check(
                 line.add(*seq, &footer, &mut order);
                 blocks.footers.push(footer);
             }
-            Err(error) => sums.fault(place, why(error), REMEDY),
+            Err(error) => sums.fault(place, why(error), FOOTER_REMEDY),
         }
     }
     for footer in &blocks.footers {
