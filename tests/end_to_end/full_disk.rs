@@ -18,7 +18,7 @@ use crate::damage::PIPELINE;
 use crate::process::{Process, binary, output};
 
 const CLIENTS: u64 = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A small disk of its own: a tmpfs, mounted here, or, where that is not allowed, in a namespace in which it is.
 struct Disk {
