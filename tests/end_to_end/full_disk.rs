@@ -18,7 +18,7 @@ use crate::damage::PIPELINE;
 use crate::process::{Process, binary, output};
 
 const CLIENTS: u64 = 6;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A small disk of its own: a tmpfs, mounted here, or, where that is not allowed, in a namespace in which it is.
 struct Disk {
@@ -40,11 +40,12 @@ impl Disk {
         let is_wanted = std::env::var("FULL_DISK").map_or(true, |how| how == "mount");
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&mounted);
-        let told = mount.output().ok().filter(|_| is_wanted);
+        let told = if is_wanted { mount.output().ok() } else { None };
         if told.as_ref().is_some_and(|told| told.status.success()) {
             return Self { seen: mounted.clone(), mounted, namespace: None, _folder: folder };
         }
-        let script = format!("mount -t tmpfs -o {size} tmpfs '{}' && echo mounted && sleep 600", mounted.display());
+        let script =
+            format!("mount -t tmpfs -o {size} tmpfs '{}' && echo mounted && exec sleep 600", mounted.display());
         let mut namespace = Command::new("unshare");
         namespace.args(["--map-root-user", "--mount", "sh", "-c", &script]).stdout(Stdio::piped());
         let mut namespace = namespace.spawn().expect("`unshare` of util-linux is there");

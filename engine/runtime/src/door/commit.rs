@@ -94,28 +94,25 @@ const TELL_EVERY: Micros = 30 * SECOND;
 /// perhaps the full one.
 #[derive(Default)]
 pub(super) struct Outage {
-    /// When it was told of last, and how many events were refused since.
-    told: Option<(Micros, usize)>,
+    told_at: Option<Micros>,
+    /// Whether it was told of, so that its end is as well.
+    is_told: bool,
+    /// How many events were refused since it was told that they are stored.
     refused: usize,
 }
 
 impl Outage {
     fn refused(&mut self, now: Micros, error: &Error, events: usize) {
         self.refused += events;
-        let (last, since) = self.told.unwrap_or((now - TELL_EVERY, 0));
-        let events = since + events;
-        if now - last < TELL_EVERY {
-            self.told = Some((last, events));
-            return;
+        if self.told_at.is_none_or(|told_at| now - told_at >= TELL_EVERY) {
+            tracing::warn!(%error, refused = self.refused, "events cannot be stored now, and are refused until they can");
+            (self.told_at, self.is_told) = (Some(now), true);
         }
-        tracing::warn!(%error, events, "events cannot be stored and are refused until they can");
-        self.told = Some((now, 0));
     }
 
     fn is_over(&mut self) {
-        if self.told.take().is_some() {
-            let events = std::mem::take(&mut self.refused);
-            tracing::info!(events, "events are stored again; so many were refused meanwhile");
+        if std::mem::take(&mut self.is_told) {
+            tracing::info!(refused = std::mem::take(&mut self.refused), "events are stored again");
         }
     }
 }

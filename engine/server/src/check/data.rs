@@ -19,11 +19,12 @@ pub fn check(folder: &Path, as_json: bool) -> Result<(), Failure> {
     let _held = lock(folder).map_err(Failure::Environment)?;
     let bar = bar();
     let mut watch = |what: &str, done: u64, total: u64| {
-        bar.set_length(total);
-        bar.set_position(done);
         if bar.message() != what {
+            bar.set_style(style(total));
+            bar.set_length(total);
             bar.set_message(what.to_string());
         }
+        bar.set_position(done);
     };
     let report = verify_folder(folder, &mut watch);
     bar.finish_and_clear();
@@ -63,10 +64,15 @@ fn bar() -> ProgressBar {
         ProgressDrawTarget::hidden()
     };
     let bar = ProgressBar::with_draw_target(Some(0), target);
-    let style = ProgressStyle::with_template("{spinner} {msg} {wide_bar} {human_pos}/{human_len} {eta}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar.set_style(style(0));
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
+}
+
+fn style(total: u64) -> ProgressStyle {
+    let template =
+        if total > 0 { "{spinner} {msg} {wide_bar} {human_pos}/{human_len} {eta}" } else { "{spinner} {msg}" };
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 fn verdict(folder: &Path, report: &Report) -> String {
@@ -102,8 +108,14 @@ fn table(report: &Report) -> String {
         table.add_row([Cell::new(check), Cell::new(of), Cell::new(looked_at), verdict]);
     }
     let mut text = format!("{table}\n");
-    for fault in report.findings.iter().flat_map(|finding| &finding.faults) {
-        let _ = writeln!(text, "\n{}\n  {}\n  what to do: {}", fault.place, fault.what, fault.remedy);
+    for finding in &report.findings {
+        for (number, fault) in finding.faults.iter().enumerate() {
+            let _ = writeln!(text, "\n{}\n  {}", fault.place, fault.what);
+            // What is to be done about several of a kind is said once.
+            if finding.faults.get(number + 1).is_none_or(|next| next.remedy != fault.remedy) {
+                let _ = writeln!(text, "  what to do: {}", fault.remedy);
+            }
+        }
     }
     text.push_str("\nNot checked:\n");
     for unchecked in &report.unchecked {

@@ -37,15 +37,16 @@ fn open(path: &Path, migrations: &[&str]) -> Result<Connection> {
     Ok(connection)
 }
 
-/// The same error with the file that it is about.
+/// The same error with the file that it is about, unless it names it already.
 pub(super) fn named(path: &Path, error: Error) -> Error {
-    let file = path.display();
+    let file = path.display().to_string();
+    let with = |text: String| if text.contains(&file) { text } else { format!("{file}: {text}") };
     match error {
-        Error::Corrupt(text) => Error::Corrupt(format!("{file}: {text}")),
-        Error::Unavailable(text) => Error::Unavailable(format!("{file}: {text}")),
-        Error::Full(text) => Error::Full(format!("{file}: {text}")),
+        Error::Corrupt(text) => Error::Corrupt(with(text)),
+        Error::Unavailable(text) => Error::Unavailable(with(text)),
+        Error::Full(text) => Error::Full(with(text)),
         // A stream of rows that Arrow cannot make sense of is damaged.
-        Error::Arrow(error) => Error::Corrupt(format!("{file}: {error}")),
+        Error::Arrow(error) => Error::Corrupt(with(error.to_string())),
         other => other,
     }
 }
@@ -119,9 +120,9 @@ impl Readers {
     pub(super) fn read<T>(&self, use_it: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let connection = match self.idle.lock().pop() {
             Some(connection) => connection,
-            None => self.open()?,
+            None => self.open().map_err(|error| named(&self.path, error))?,
         };
-        let outcome = use_it(&connection)?;
+        let outcome = use_it(&connection).map_err(|error| named(&self.path, error))?;
         let mut idle = self.idle.lock();
         if idle.len() < IDLE_READERS {
             idle.push(connection);

@@ -19,6 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::connection::{Readers, fold_now, named, open_writer, storage_error};
+use super::place::Place;
 use super::records::{EPOCH, SNAPSHOT, STATE, from_raises, from_record, to_raises, to_record};
 use super::{epoch_out_of_order, layout_differs, table};
 use crate::block::{read_stream, write_stream};
@@ -42,6 +43,7 @@ pub struct SqliteStore {
     /// The version of the pipeline's file.
     pub(super) version: String,
     path: PathBuf,
+    place: Place,
     /// `None` after a failure, until it is opened again.
     writer: Mutex<Option<Connection>>,
     readers: Readers,
@@ -63,6 +65,7 @@ impl SqliteStore {
             pipeline: pipeline.into(),
             version: version.into(),
             readers: Readers::new(path.clone()),
+            place: Place::of(&path)?,
             path,
             writer,
         })
@@ -70,7 +73,7 @@ impl SqliteStore {
 
     /// How far every pipeline of the file has read.
     pub(super) fn reached(&self) -> Result<Vec<(String, Positions)>> {
-        self.readers.read(super::together::reached).map_err(|error| named(&self.path, error))
+        self.readers.read(super::together::reached)
     }
 
     /// Does work in one transaction. After a failure the connection is opened anew, since what it had written may or may
@@ -80,6 +83,7 @@ impl SqliteStore {
         work: impl Fn(&Connection) -> Result<()>,
         is_done: impl Fn(&Connection) -> Result<bool>,
     ) -> Result<()> {
+        self.place.is_there()?;
         let mut writer = self.writer.lock();
         if writer.is_none() {
             *writer = Some(open_writer(&self.path, &MIGRATIONS)?);
@@ -97,7 +101,7 @@ impl SqliteStore {
             fold_now(&connection, &self.path);
         }
         *writer = Some(connection);
-        if done { Ok(()) } else { Err(error) }
+        if done { Ok(()) } else { Err(named(&self.path, error)) }
     }
 
     /// One value from one row, if there is one.

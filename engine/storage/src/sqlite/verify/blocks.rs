@@ -16,6 +16,9 @@ use crate::block::{Footer, read_stream};
 const REMEDY: &str = "put back a copy of log.db and store.db, or give the block up as docs/operations.md says; until then \
                       whatever reads it fails, and all else works";
 
+const FOOTER_REMEDY: &str = "put back a copy of log.db and store.db, or give the block up as docs/operations.md says; until then \
+                             every start is refused";
+
 /// What the log holds.
 pub(super) struct Blocks {
     footers: Vec<Footer>,
@@ -35,12 +38,7 @@ impl Blocks {
 }
 
 /// Reads every block.
-pub(super) fn check(
-    connection: &Connection,
-    path: &Path,
-    report: &mut Report,
-    watcher: &mut Watcher<'_>,
-) -> Result<Blocks> {
+pub(super) fn check(connection: &Connection, path: &Path, report: &mut Report, watcher: &mut Watcher<'_>) -> Blocks {
     let file = path.display().to_string();
     let (mut sums, mut order) = (Finding::new("blocks", &file), Finding::new("offsets", &file));
     let begin = begins(connection).unwrap_or_default();
@@ -58,7 +56,7 @@ pub(super) fn check(
                 line.add(*seq, &footer, &mut order);
                 blocks.footers.push(footer);
             }
-            Err(error) => sums.fault(place, why(error), REMEDY),
+            Err(error) => sums.fault(place, why(error), FOOTER_REMEDY),
         }
     }
     for footer in &blocks.footers {
@@ -70,7 +68,7 @@ pub(super) fn check(
     sums.looked_at = format!("{}, {}, {bytes} bytes", counted(all.len(), "block"), counted(rows, "event"));
     order.looked_at = counted(blocks.end.0.len(), "partition");
     report.findings.extend([sums, order]);
-    Ok(blocks)
+    blocks
 }
 
 fn numbers(connection: &Connection, finding: &mut Finding) -> Vec<i64> {

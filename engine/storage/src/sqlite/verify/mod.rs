@@ -130,7 +130,7 @@ pub fn verify_folder(folder: &Path, watcher: &mut Watcher<'_>) -> Result<Report>
     }
     if there(&store) {
         let of_store = |connection: &Connection, path: &Path, report: &mut Report, watcher: &mut Watcher<'_>| {
-            state::check((connection, path), blocks.as_ref(), report, watcher)
+            state::check((connection, path), blocks.as_ref(), report, watcher);
         };
         check_file(&store, STORE_MIGRATIONS.len(), &mut report, watcher, of_store)?;
     }
@@ -163,7 +163,7 @@ fn check_file<T>(
     version: usize,
     report: &mut Report,
     watcher: &mut Watcher<'_>,
-    rest: impl FnOnce(&Connection, &Path, &mut Report, &mut Watcher<'_>) -> Result<T>,
+    rest: impl FnOnce(&Connection, &Path, &mut Report, &mut Watcher<'_>) -> T,
 ) -> Result<Option<T>> {
     report.findings.push(check_wal(path)?);
     let connection = open(path)?;
@@ -195,7 +195,7 @@ fn check_file<T>(
         ));
         return Ok(None);
     }
-    rest(&connection, path, report, watcher).map(Some)
+    Ok(Some(rest(&connection, path, report, watcher)))
 }
 
 /// What to do about a file that is damaged.
@@ -211,8 +211,8 @@ fn check_wal(path: &Path) -> Result<Finding> {
     match tail {
         Tail::Whole => {}
         Tail::Unfinished { frames } => {
-            finding.looked_at +=
-                &format!(", the last {frames} pages of an unfinished commit, which the next start drops");
+            finding.looked_at =
+                format!("{length} bytes, the last {frames} pages of an unfinished commit, which the next start drops");
         }
         Tail::Lost { sound } => {
             let what = format!("damaged at byte {sound}: whole commits that were acknowledged lie behind");

@@ -34,7 +34,7 @@ pub(super) fn check(
     blocks: Option<&Blocks>,
     report: &mut Report,
     watcher: &mut Watcher<'_>,
-) -> Result<()> {
+) {
     let file = path.display().to_string();
     for name in pipelines(connection) {
         watcher(&format!("the state of {name}"), 0, 0);
@@ -48,7 +48,6 @@ pub(super) fn check(
         report.findings.push(finding);
         report.findings.push(books::check(connection, &file, &known, blocks));
     }
-    Ok(())
 }
 
 fn pipelines(connection: &Connection) -> Vec<String> {
@@ -142,12 +141,9 @@ impl Records<'_> {
         let texts = texts(self.connection, sql, [name])?;
         let records: Vec<EpochRecord> =
             texts.iter().map(|text| from_record(text, EPOCH, name)).collect::<Result<_>>()?;
-        let mut next = from;
-        for record in records.iter().filter(|record| record.epoch >= from) {
-            if record.epoch != next {
-                return Err(Error::Corrupt(format!("the record of epoch {next} is missing")));
-            }
-            next += 1;
+        let to_come = records.iter().filter(|record| record.epoch >= from);
+        if let Some((missing, _)) = (from..).zip(to_come).find(|(next, record)| record.epoch != *next) {
+            return Err(Error::Corrupt(format!("the record of epoch {missing} is missing")));
         }
         Ok(records)
     }
