@@ -1,7 +1,7 @@
 //! A disk that is really full: what is answered 202 is stored, nothing else is, reads go on, and once there is room
 //! everything goes on by itself, over `kill -9` and a start on the full disk.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ impl Disk {
 
     /// Takes all the room that is left.
     fn fill(&self, name: &str) {
-        let mut filler = File::create(self.seen.join(name)).expect("made");
+        let filler = OpenOptions::new().create(true).append(true).open(self.seen.join(name));
+        let mut filler = filler.expect("made");
         for bytes in [1 << 20, 4096] {
             while filler.write_all(&vec![0; bytes]).is_ok() {}
         }
@@ -218,12 +219,12 @@ async fn assert_exact(process: &Process, told: &Told) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_when_there_is_room() {
-    let disk = Disk::mount(24);
+    let disk = Disk::mount(40);
     let folder = tempfile::tempdir().expect("a folder");
     let pipeline = folder.path().join("damage.yaml");
     std::fs::write(&pipeline, PIPELINE).expect("written");
     let (data, seen) = (disk.mounted.join("data"), disk.seen.join("data"));
-    disk.take("filler", 8);
+    disk.take("filler", 24);
 
     // Events in until the disk is full.
     let mut process = start(&disk, &pipeline, (&data, &seen), &[]).await;
@@ -250,7 +251,6 @@ async fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_when_there_is_room
     until("events are stored again", async || told.accepted().await > accepted + 300).await;
 
     // Full again, and killed.
-    disk.take("filler", 4);
     let full = told.full();
     until("the disk is full again", async || {
         disk.fill("others");
@@ -271,7 +271,7 @@ async fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_when_there_is_room
     assert_eq!((response.status().as_u16(), response.headers().contains_key("retry-after")), (503, true));
 
     // Room again: it goes on, and everything is there exactly once.
-    for filler in ["filler", "others", "others too"] {
+    for filler in ["others", "others too"] {
         disk.make_room(filler);
     }
     let load = Load::on(&process, &told);

@@ -65,7 +65,7 @@ pub struct Arguments {
     /// Look at a data folder that no process uses instead: everything that is damaged or missing in it.
     #[arg(long, value_name = "DIR", conflicts_with = "connect")]
     pub data: Option<PathBuf>,
-    /// One JSON document instead of text.
+    /// One JSON document instead of text; with --data lines of JSON, as when piped.
     #[arg(long)]
     pub json: bool,
     /// Look also at what `run` would open: data folder, ports, and what sources and sinks connect to. Nothing is changed.

@@ -94,14 +94,14 @@ pub type Watcher<'a> = dyn FnMut(&str, u64, u64) + 'a;
 /// Looks at a folder that no process holds.
 ///
 /// # Errors
-/// When it cannot be looked at: [`Error::Conflict`] if a newer version wrote it, [`Error::Unavailable`] if files cannot be
-/// opened. Damage is no error but a finding.
+/// When it cannot be looked at: [`Error::Conflict`] if there is nothing in it or a newer version wrote it,
+/// [`Error::Unavailable`] if files cannot be opened. Damage is no error but a finding.
 pub fn verify_folder(folder: &Path, watcher: &mut Watcher<'_>) -> Result<Report> {
     let (log, store) = (folder.join(LOG_FILE), folder.join(STORE_FILE));
     let mut report = Report::default();
     let there = |path: &Path| std::fs::metadata(path).is_ok_and(|found| found.len() > 0);
     if !there(&log) && !there(&store) && !there(&wal_of(&log)) {
-        return Err(Error::Unavailable(format!(
+        return Err(Error::Conflict(format!(
             "{} holds no log.db: it is not a data folder, or a new one",
             folder.display()
         )));
@@ -229,11 +229,28 @@ fn open(path: &Path) -> Result<Connection> {
     let failed = |error| named(path, storage_error(error));
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    if connection.is_readonly(rusqlite::MAIN_DB).map_err(failed)? {
+        return open_unchanging(path);
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
     let pragmas =
         "PRAGMA locking_mode=EXCLUSIVE; PRAGMA query_only=ON; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=1000;";
     connection.execute_batch(pragmas).map_err(failed)?;
     Ok(connection)
+}
+
+/// Opens a file that nobody may write, such as on a backup's disk. A write-ahead log cannot be read there.
+fn open_unchanging(path: &Path) -> Result<Connection> {
+    if std::fs::metadata(wal_of(path)).is_ok_and(|found| found.len() > 0) {
+        return Err(Error::Conflict(format!(
+            "{} may only be read, and part of it is in its -wal: copy the folder to where it may be written, and check the copy",
+            path.display()
+        )));
+    }
+    let name = path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let opened = Connection::open_with_flags(format!("file:{name}?immutable=1"), flags);
+    opened.map_err(|error| named(path, storage_error(error)))
 }
 
 fn structure(connection: &Connection, finding: &mut Finding) {
