@@ -16,6 +16,9 @@ pub enum Error {
     /// The disk or the database is full; waiting until there is room helps.
     #[error("storage is full: {0}")]
     Full(String),
+    /// What is to be remembered takes more memory than it may; more memory helps, and waiting does not.
+    #[error("{0}")]
+    Memory(String),
     /// What was stored cannot be read back: a damaged file or one written by a newer version.
     #[error("stored data cannot be read: {0}")]
     Corrupt(String),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::actions::Nets;
+use crate::memory::Memory;
 use crate::mqtt_url::MqttUrl;
 use crate::remote::Where;
 use crate::{audit, check, completions, deliveries, dlq, explain, init, schema, send, tail, test};
@@ -134,6 +135,10 @@ pub struct Run {
         hide_env_values = true
     )]
     pub mqtt_url: MqttUrl,
+    /// How much memory the process may take, such as 2GiB: half of it is for the state of streams and a quarter for queries.
+    /// A quarter of the machine's unless said.
+    #[arg(long, env = "CJ_MEMORY", value_name = "BYTES", default_value = "", hide_default_value = true)]
+    pub memory: Memory,
     /// The least severe messages to log: error, warn, info, debug or trace.
     #[arg(long, env = "CJ_LOG_LEVEL", default_value = "info")]
     pub log_level: tracing::Level,

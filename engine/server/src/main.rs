@@ -16,6 +16,7 @@ mod http;
 mod init;
 mod keys;
 mod logging;
+mod memory;
 mod metrics;
 mod mqtt_url;
 mod query;

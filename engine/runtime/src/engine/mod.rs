@@ -38,7 +38,7 @@ use crate::status::{NodeStatus, Status};
 use begins::Begins;
 use clocks::Clocks;
 use ledger::{Fate, count_sink};
-use node::{Epoch, Nodes};
+use node::{Epoch, Nodes, Running};
 use outlets::Outlets;
 use recovery::Rebuild;
 use snapshot::Snapshots;
@@ -63,6 +63,8 @@ pub struct EngineOptions {
     pub found: Positions,
     /// Where committed epochs say what they changed.
     pub changes: Arc<Changes>,
+    /// How many bytes the state of all operators may take.
+    pub max_state_bytes: usize,
 }
 
 impl Default for EngineOptions {
@@ -76,6 +78,7 @@ impl Default for EngineOptions {
             ends_with_input: true,
             found: Positions::default(),
             changes: Arc::default(),
+            max_state_bytes: usize::MAX,
         }
     }
 }
@@ -173,12 +176,33 @@ impl Engine {
                 self.maybe_snapshot()?;
                 return Ok(Step::default());
             }
+            self.has_memory_for(&slice)?;
             self.compute(slice, raises)?;
         }
         let step = self.commit_pending()?;
         self.finish_rebuild()?;
         self.maybe_snapshot()?;
         Ok(step)
+    }
+
+    /// Rows are taken only while state is within its bound. What is stored waits in the log meanwhile, so nothing is lost.
+    fn has_memory_for(&self, slice: &Slice) -> Result<()> {
+        if slice.chunks.is_empty() || self.options.max_state_bytes == usize::MAX {
+            return Ok(());
+        }
+        let sizes = || self.nodes.running.iter().map(Running::state_bytes);
+        let (total, most) = (sizes().sum::<usize>(), self.options.max_state_bytes);
+        if total <= most {
+            return Ok(());
+        }
+        let largest = sizes().enumerate().max_by_key(|(_, bytes)| *bytes).map_or(0, |(id, _)| id);
+        let name = &self.graph.nodes[largest].name;
+        Err(Error::Memory(format!(
+            "the state of all streams takes {} MiB, and {} MiB are allowed; most of it is that of `{name}`. Events are \
+             stored and wait: start with more --memory, or let `{name}` remember less (shorter windows, fewer keys)",
+            total >> 20,
+            most >> 20
+        )))
     }
 
     /// Says that no more events will come. From now on, at the end of the log, time goes on until every window has closed;

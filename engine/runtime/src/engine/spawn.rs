@@ -155,6 +155,14 @@ impl Loop {
                     tracing::warn!(%error, "the engine waits for storage");
                     self.sender.send_modify(|status| Arc::make_mut(status).waiting_for = Some(error.to_string()));
                 }
+                // When input has an end, so has waiting.
+                Err(Error::Memory(why)) if !(self.ends_with_input && self.end_input.load(Ordering::Acquire)) => {
+                    let is_news = self.sender.borrow().waiting_for.as_ref() != Some(&why);
+                    if is_news {
+                        tracing::error!("the engine takes no more events: {why}");
+                    }
+                    self.sender.send_modify(|status| Arc::make_mut(status).waiting_for = Some(why));
+                }
                 Err(error) => return Err(error),
             }
             if self.is_stopping() {

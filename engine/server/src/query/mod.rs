@@ -28,6 +28,7 @@ use tokio::sync::watch;
 
 use self::live::Live;
 use crate::http::Problem;
+use crate::memory::Memory;
 
 /// What the handlers share.
 pub struct QueryService {
@@ -48,6 +49,8 @@ pub struct Sight {
     pub status: watch::Receiver<Arc<Status>>,
     /// What it changed.
     pub changes: Arc<Changes>,
+    /// How much memory there is.
+    pub memory: Memory,
     /// Says when the service ends.
     pub stop: watch::Receiver<bool>,
 }
@@ -57,13 +60,14 @@ impl QueryService {
     pub fn new(
         pipeline: &Pipeline,
         storage: &Storage,
-        Sight { status, changes, stop }: Sight,
+        Sight { status, changes, memory, stop }: Sight,
     ) -> anyhow::Result<Arc<Self>> {
         let specs = pipeline.graph.nodes.iter().filter_map(|node| match &node.kind {
             NodeKind::Sink(sink) => sink.projection(),
             _ => None,
         });
-        let engine = QueryEngine::new(QueryOptions::default())?;
+        let (memory_bytes, total_bytes) = memory.for_queries();
+        let engine = QueryEngine::new(QueryOptions { memory_bytes, total_bytes, ..QueryOptions::default() })?;
         let service = Self {
             storage: storage.clone(),
             catalogue: Arc::clone(&pipeline.catalogue),

@@ -122,8 +122,14 @@ impl Round<'_> {
         let graph = Arc::clone(&pipeline.graph);
         let ends_with_input = !self.arguments.stay;
         let changes = Arc::default();
-        let options =
-            EngineOptions { ends_with_input, found, changes: Arc::clone(&changes), ..EngineOptions::default() };
+        let max_state_bytes = self.arguments.memory.for_state();
+        let options = EngineOptions {
+            ends_with_input,
+            found,
+            changes: Arc::clone(&changes),
+            max_state_bytes,
+            ..EngineOptions::default()
+        };
         let engine = spawn(graph, storage.clone(), environment.clone(), options, print_lines)
             .context("the engine cannot be started")?;
         let feed = feed(pipeline, &storage, &door, &environment)?;
@@ -137,6 +143,7 @@ impl Round<'_> {
             environment: &environment,
             engine: &engine,
             changes: &changes,
+            memory: self.arguments.memory,
             registry: &registry,
             guard: &guard,
             keys: self.keys,

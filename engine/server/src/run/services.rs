@@ -20,6 +20,7 @@ use super::sockets::Sockets;
 use crate::actions::{self, Guard};
 use crate::dead_letters::{self, DeadLetterService};
 use crate::keys::{Keys, Scope, guard};
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::query::{self, QueryService, Sight};
 use crate::{audit, http};
@@ -32,6 +33,7 @@ pub(super) struct Books<'a> {
     pub(super) environment: &'a Environment,
     pub(super) engine: &'a EngineHandle,
     pub(super) changes: &'a Arc<Changes>,
+    pub(super) memory: Memory,
     pub(super) registry: &'a prometheus::Registry,
     pub(super) guard: &'a Guard,
     pub(super) keys: Option<&'a Arc<Keys>>,
@@ -61,7 +63,7 @@ impl Services {
         ));
         services.serve(sockets.ingest()?, ingest, metrics, |at| format!("events at http://{at}/api/v1/events"));
         let (status, changes) = (books.engine.status.clone(), Arc::clone(books.changes));
-        let sight = Sight { status, changes, stop: services.stop.subscribe() };
+        let sight = Sight { status, changes, memory: books.memory, stop: services.stop.subscribe() };
         let service = QueryService::new(books.pipeline, books.storage, sight)?;
         let query = query::routes(service)
             .merge(dead_letters::read_routes(letters))

@@ -10,6 +10,7 @@
 mod counted;
 mod faults;
 mod json;
+mod memory;
 mod plan;
 mod run;
 mod size;
@@ -47,6 +48,8 @@ const UNBOUNDED_FUNCTIONS: [&str; 5] = ["array_repeat", "array_resize", "generat
 pub struct QueryOptions {
     /// The most memory that one query may hold, in bytes.
     pub memory_bytes: usize,
+    /// The most that all of them together may hold, in bytes.
+    pub total_bytes: usize,
     /// How long one query may take, from its start to its last row.
     pub timeout: Duration,
     /// How many queries may run at once.
@@ -61,6 +64,7 @@ impl Default for QueryOptions {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
+            total_bytes: 2 << 30,
             timeout: Duration::from_secs(30),
             concurrency: 8,
             patience: Duration::from_secs(5),
@@ -121,7 +125,7 @@ impl QueryEngine {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let state = session(&catalog)?;
         let slots = Arc::new(Semaphore::new(options.concurrency));
-        let threads = run::Threads::start(STACK_BYTES)?;
+        let threads = run::Threads::start(STACK_BYTES, &options)?;
         let engine = Self { options, state, catalog, slots, threads };
         engine.schema(PROJECTIONS)?;
         Ok(engine)

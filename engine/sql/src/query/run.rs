@@ -12,7 +12,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -25,6 +24,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
 use super::faults::error_of;
+use super::memory::{Share, Total};
 use super::{QueryError, QueryOptions, counted, plan};
 
 /// How many batches a query may be ahead of its reader.
@@ -59,10 +59,13 @@ fn yield_to_others() {
 }
 
 /// The threads that queries run on.
-pub(super) struct Threads(Option<Runtime>);
+pub(super) struct Threads {
+    runtime: Option<Runtime>,
+    memory: Arc<Total>,
+}
 
 impl Threads {
-    pub(super) fn start(stack_bytes: usize) -> Result<Self, QueryError> {
+    pub(super) fn start(stack_bytes: usize, options: &QueryOptions) -> Result<Self, QueryError> {
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -72,16 +75,16 @@ impl Threads {
             .enable_time()
             .build();
         let failed = |error| QueryError::Failed(format!("the threads for queries cannot be started: {error}"));
-        Ok(Self(Some(runtime.map_err(failed)?)))
+        Ok(Self { runtime: Some(runtime.map_err(failed)?), memory: Total::new(options.total_bytes) })
     }
 
     /// Plans the query and starts it.
     pub(super) async fn run(&self, query: Query, options: &QueryOptions) -> Result<Rows, QueryError> {
-        let Some(runtime) = &self.0 else { return Err(QueryError::Failed("shutting down".into())) };
+        let Some(runtime) = &self.runtime else { return Err(QueryError::Failed("shutting down".into())) };
         let limit = Limit { deadline: Instant::now() + options.timeout, timeout: options.timeout };
         let (schema_sender, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(AHEAD);
-        let memory = options.memory_bytes;
+        let memory = Share::new(options.memory_bytes, &self.memory);
         let task = Task(runtime.spawn(async move {
             match query.start(memory).await {
                 Ok((stream, slot)) => {
@@ -107,14 +110,14 @@ impl Threads {
 impl Drop for Threads {
     fn drop(&mut self) {
         // Waiting for queries is not allowed where a runtime may be dropped, and nothing of theirs is worth keeping.
-        if let Some(runtime) = self.0.take() {
+        if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
     }
 }
 
 impl Query {
-    async fn start(self, memory: usize) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
+    async fn start(self, memory: Share) -> Result<(SendableRecordBatchStream, OwnedSemaphorePermit), QueryError> {
         let Self { mut state, sql, params, slot } = self;
         // `now()` is one time for the whole query: this one.
         state.mark_start_execution();
@@ -129,9 +132,9 @@ impl Query {
 }
 
 /// Where a query computes: with memory of its own and no disk.
-fn context(state: &SessionState, memory: usize) -> Result<TaskContext, DataFusionError> {
+fn context(state: &SessionState, memory: Share) -> Result<TaskContext, DataFusionError> {
     let runtime = RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(GreedyMemoryPool::new(memory)))
+        .with_memory_pool(Arc::new(memory))
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
         .build_arc()?;
     Ok(TaskContext::from(state).with_runtime(runtime))
