@@ -13,6 +13,7 @@ mod journey;
 mod kills;
 mod language;
 mod live;
+mod memory;
 mod mosquitto;
 mod mqtt;
 mod mqtt_pressure;

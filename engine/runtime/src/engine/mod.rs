@@ -196,7 +196,8 @@ impl Engine {
             return Ok(());
         }
         let largest = sizes().enumerate().max_by_key(|(_, bytes)| *bytes).map_or(0, |(id, _)| id);
-        let name = &self.graph.nodes[largest].name;
+        // Parts of a stream are called `minutes/1`.
+        let name = self.graph.nodes[largest].name.split('/').next().unwrap_or_default();
         Err(Error::Memory(format!(
             "the state of all streams takes {} MiB, and {} MiB are allowed; most of it is that of `{name}`. Events are \
              stored and wait: start with more --memory, or let `{name}` remember less (shorter windows, fewer keys)",
