@@ -26,6 +26,54 @@ pub fn ingest_256(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     ingest(sizes, runs, 256, 0.7)
 }
 
+/// Queries that sort and join everything, as many at a time as there may be, and one more.
+const HEAVY: &str = "SELECT count(*) AS n, sum(a.value * b.value) AS s FROM sensor.reading a JOIN sensor.reading b \
+                     ON a.aggregate_id = b.aggregate_id GROUP BY a.unit ORDER BY s";
+const QUERIES: usize = 9;
+
+/// The real process under the heaviest queries, against itself without any.
+pub fn under_queries(sizes: &Sizes, runs: usize) -> Result<Comparison> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let time = if sizes.small { Duration::from_millis(300) } else { Duration::from_secs(5) };
+    let ours = Ours::start(sizes)?;
+    runtime.block_on(load(ours.port, 64, time))?;
+    let asked = Arc::new(AtomicU64::new(0));
+    let mut comparison = interleaved(
+        ("events/s", 0.9),
+        runs,
+        || {
+            let asking: Vec<_> = (0..QUERIES).map(|_| runtime.spawn(ask(ours.query, Arc::clone(&asked)))).collect();
+            let rate = runtime.block_on(async {
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                load(ours.port, 64, time).await
+            });
+            asking.iter().for_each(tokio::task::JoinHandle::abort);
+            Ok(rate?.0)
+        },
+        || Ok(runtime.block_on(load(ours.port, 64, time))?.0),
+    )?;
+    comparison.note = format!("64 connections; {QUERIES} joins at a time, {} answered", asked.load(Ordering::Relaxed));
+    Ok(comparison)
+}
+
+/// Asks the heavy query again and again.
+async fn ask(port: u16, asked: Arc<AtomicU64>) {
+    let body = format!("{{\"sql\":\"{HEAVY}\"}}");
+    let request = format!(
+        "POST /api/v1/sql HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    loop {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return };
+        if stream.write_all(request.as_bytes()).await.is_err() {
+            return;
+        }
+        let mut answer = Vec::new();
+        while stream.read_buf(&mut answer).await.is_ok_and(|bytes| bytes > 0) {}
+        asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 fn ingest(sizes: &Sizes, runs: usize, connections: usize, bar: f64) -> Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let time = if sizes.small { Duration::from_millis(300) } else { Duration::from_secs(4) };
@@ -119,6 +167,7 @@ fn is_whole(answer: &[u8]) -> bool {
 struct Ours {
     child: Child,
     port: u16,
+    query: u16,
     _folder: tempfile::TempDir,
 }
 
@@ -147,18 +196,19 @@ impl Ours {
                 binary.display()
             )
         })?;
-        let port = port_of(&data.join("ports.json"))?;
-        Ok(Self { child, port, _folder: folder })
+        let (port, query) = ports_of(&data.join("ports.json"))?;
+        Ok(Self { child, port, query, _folder: folder })
     }
 }
 
-fn port_of(ports: &std::path::Path) -> Result<u16> {
+fn ports_of(file: &std::path::Path) -> Result<(u16, u16)> {
+    let port = |ports: &serde_json::Value, name: &str| ports[name].as_u64().and_then(|port| u16::try_from(port).ok());
     for _ in 0..500 {
-        if let Ok(text) = std::fs::read_to_string(ports)
+        if let Ok(text) = std::fs::read_to_string(file)
             && let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text)
-            && let Some(port) = ports["ingest"].as_u64().and_then(|port| u16::try_from(port).ok())
+            && let Some(found) = port(&ports, "ingest").zip(port(&ports, "query"))
         {
-            return Ok(port);
+            return Ok(found);
         }
         std::thread::sleep(Duration::from_millis(10));
     }

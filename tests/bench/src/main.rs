@@ -43,9 +43,10 @@ struct Arguments {
 
 type Benchmark = fn(&Sizes, usize) -> Result<Comparison>;
 
-const BENCHMARKS: [(&str, &str, Benchmark); 6] = [
+const BENCHMARKS: [(&str, &str, Benchmark); 7] = [
     ("ingest-http-64", "64 connections, one event a request, 202 when durable", http::ingest_64),
     ("ingest-http-256", "the same with 256 connections", http::ingest_256),
+    ("ingest-queries", "64 connections under the heaviest queries, against none", http::under_queries),
     ("filter", "WHERE and computed columns over events in memory", engine::filter),
     ("tumble-1k", "10 s windows by a thousand keys over events in memory", engine::tumble_thousand),
     ("tumble-1m", "10 s windows by a million keys over events in memory", engine::tumble_million),
