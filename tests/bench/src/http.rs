@@ -1,19 +1,19 @@
 //! Ingest over HTTP: the real process, against the same route in a process that decodes and answers without storing.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use cornjacket_core::codec::{Context, Decoder, Limits};
 use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
 use cornjacket_operators::sources::http::{Settings, routes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::batch;
 use crate::measure::{Comparison, Sizes, interleaved};
+use crate::process::{Floor, Ours};
 use crate::world::pipeline;
 
 const SQL: &str = "SELECT value FROM sensor.reading WHERE value > 1000";
@@ -35,8 +35,8 @@ const QUERIES: usize = 9;
 pub fn under_queries(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let time = if sizes.small { Duration::from_millis(300) } else { Duration::from_secs(5) };
-    let ours = Ours::start(sizes)?;
-    runtime.block_on(load(ours.port, 64, time))?;
+    let ours = Ours::start(sizes, &yaml())?;
+    runtime.block_on(load(ours.ingest, 64, time))?;
     let asked = Arc::new(AtomicU64::new(0));
     let mut comparison = interleaved(
         ("events/s", 0.9),
@@ -45,12 +45,12 @@ pub fn under_queries(sizes: &Sizes, runs: usize) -> Result<Comparison> {
             let asking: Vec<_> = (0..QUERIES).map(|_| runtime.spawn(ask(ours.query, Arc::clone(&asked)))).collect();
             let rate = runtime.block_on(async {
                 tokio::time::sleep(Duration::from_millis(300)).await;
-                load(ours.port, 64, time).await
+                load(ours.ingest, 64, time).await
             });
             asking.iter().for_each(tokio::task::JoinHandle::abort);
             Ok(rate?.0)
         },
-        || Ok(runtime.block_on(load(ours.port, 64, time))?.0),
+        || Ok(runtime.block_on(load(ours.ingest, 64, time))?.0),
     )?;
     comparison.note = format!("64 connections; {QUERIES} joins at a time, {} answered", asked.load(Ordering::Relaxed));
     Ok(comparison)
@@ -74,21 +74,31 @@ async fn ask(port: u16, asked: Arc<AtomicU64>) {
     }
 }
 
+/// Events come in, and nothing of them is computed that takes long.
+pub fn yaml() -> String {
+    format!(
+        "pipeline: bench\n\
+         events: {{ sensor.reading: {{ payload: {{ value: double, unit: string }} }} }}\n\
+         sources: {{ api: {{ http: {{}} }} }}\nstreams: {{ results: \"{SQL}\" }}\n\
+         sinks: {{ out: {{ stdout: {{ from: results }} }} }}\n"
+    )
+}
+
 fn ingest(sizes: &Sizes, runs: usize, connections: usize, bar: f64) -> Result<Comparison> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let time = if sizes.small { Duration::from_millis(300) } else { Duration::from_secs(4) };
-    let ours = Ours::start(sizes)?;
+    let ours = Ours::start(sizes, &yaml())?;
     let floor = Floor::start()?;
     let load = |port| runtime.block_on(load(port, connections, time));
     let (mut late_ours, mut late_floor) = (Vec::new(), Vec::new());
     // The first requests of a process are slower; nobody asks about them.
-    load(ours.port)?;
+    load(ours.ingest)?;
     load(floor.port)?;
     let mut comparison = interleaved(
         ("events/s", bar),
         runs,
         || {
-            let (rate, p99) = load(ours.port)?;
+            let (rate, p99) = load(ours.ingest)?;
             late_ours.push(p99);
             Ok(rate)
         },
@@ -156,98 +166,11 @@ async fn one_connection(port: u16, number: usize, until: Instant, count: Arc<Ato
 }
 
 /// Whether an answer with a content length is there to its end.
-fn is_whole(answer: &[u8]) -> bool {
+pub fn is_whole(answer: &[u8]) -> bool {
     let Some(head) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
     let text = String::from_utf8_lossy(&answer[..head]).to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
     answer.len() >= head + 4 + length.unwrap_or(0)
-}
-
-/// The real process on a data folder of its own.
-struct Ours {
-    child: Child,
-    port: u16,
-    query: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Ours {
-    fn start(sizes: &Sizes) -> Result<Self> {
-        let beside = std::env::current_exe()?.with_file_name("cornjacket");
-        let binary = sizes.binary.clone().unwrap_or(beside);
-        // In the current folder, which is on a disk; the folder for temporary files may be memory.
-        let folder = tempfile::tempdir_in(".")?;
-        let file = folder.path().join("bench.yaml");
-        let text = format!(
-            "pipeline: bench\n\
-             events: {{ sensor.reading: {{ payload: {{ value: double, unit: string }} }} }}\n\
-             sources: {{ api: {{ http: {{}} }} }}\nstreams: {{ results: \"{SQL}\" }}\n\
-             sinks: {{ out: {{ stdout: {{ from: results }} }} }}\n"
-        );
-        std::fs::write(&file, text)?;
-        let data = folder.path().join("data");
-        let mut command = Command::new(&binary);
-        command.arg("run").arg(&file).arg("--data-dir").arg(&data).args(["--ingestion-port", "0", "--query-port", "0"]);
-        command.env("CJ_ACTIONS_PORT", "0").env("CJ_MQTT_PORT", "0");
-        command.args(["--log-level", "error"]).stdout(Stdio::null());
-        let child = command.spawn().with_context(|| {
-            format!(
-                "{} cannot be started: build it with cargo build --release, or name it with --binary",
-                binary.display()
-            )
-        })?;
-        let (port, query) = ports_of(&data.join("ports.json"))?;
-        Ok(Self { child, port, query, _folder: folder })
-    }
-}
-
-fn ports_of(file: &std::path::Path) -> Result<(u16, u16)> {
-    let port = |ports: &serde_json::Value, name: &str| ports[name].as_u64().and_then(|port| u16::try_from(port).ok());
-    for _ in 0..500 {
-        if let Ok(text) = std::fs::read_to_string(file)
-            && let Ok(ports) = serde_json::from_str::<serde_json::Value>(&text)
-            && let Some(found) = port(&ports, "ingest").zip(port(&ports, "query"))
-        {
-            return Ok(found);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    bail!("the process was not ready in time")
-}
-
-impl Drop for Ours {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// This program as the server of the floor.
-struct Floor {
-    child: Child,
-    port: u16,
-}
-
-impl Floor {
-    fn start() -> Result<Self> {
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let program: PathBuf = std::env::current_exe()?;
-        let child = Command::new(program).args(["--serve-floor", &port.to_string()]).spawn()?;
-        for _ in 0..500 {
-            if std::net::TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Ok(Self { child, port });
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        bail!("the floor was not ready in time")
-    }
-}
-
-impl Drop for Floor {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// Decodes as the real door does and answers at once.
@@ -286,7 +209,8 @@ pub fn serve_floor(port: u16) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
-        axum::serve(listener, routes(Arc::new(door), &Settings::default(), "api")).await?;
+        let routes = routes(Arc::new(door), &Settings::default(), "api").merge(batch::floor());
+        axum::serve(listener, routes).await?;
         Ok(())
     })
 }

@@ -1,9 +1,11 @@
 //! Benchmarks. Each figure is a ratio against a floor that does the same work, measured in the same run, one after the
 //! other and again; absolute numbers stand beside it for people. It is never a timed test.
 
+mod batch;
 mod engine;
 mod http;
 mod measure;
+mod process;
 mod world;
 
 use std::path::PathBuf;
@@ -43,9 +45,10 @@ struct Arguments {
 
 type Benchmark = fn(&Sizes, usize) -> Result<Comparison>;
 
-const BENCHMARKS: [(&str, &str, Benchmark); 7] = [
+const BENCHMARKS: [(&str, &str, Benchmark); 8] = [
     ("ingest-http-64", "64 connections, one event a request, 202 when durable", http::ingest_64),
     ("ingest-http-256", "the same with 256 connections", http::ingest_256),
+    ("ingest-batch", "NDJSON bodies of ten thousand events, 202 when durable", batch::ingest),
     ("ingest-queries", "64 connections under the heaviest queries, against none", http::under_queries),
     ("filter", "WHERE and computed columns over events in memory", engine::filter),
     ("tumble-1k", "10 s windows by a thousand keys over events in memory", engine::tumble_thousand),

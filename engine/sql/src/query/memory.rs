@@ -28,7 +28,7 @@ impl Total {
 
     fn take(&self, bytes: usize) -> bool {
         let fits = |taken: usize| taken.checked_add(bytes).filter(|sum| *sum <= self.most);
-        self.taken.try_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits).is_ok()
     }
 }
 
