@@ -11,6 +11,7 @@ use arrow::array::RecordBatch;
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use cornjacket_compiler::Pipeline;
 use cornjacket_core::log::{Columns, EventLog, Events, Notes, Positions};
 use cornjacket_runtime::{Engine, EngineOptions};
 use cornjacket_storage::SqliteLog;
@@ -20,7 +21,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use futures::StreamExt;
 
 use crate::measure::{Comparison, Sizes, interleaved};
-use crate::world::{environment, events, pipeline};
+use crate::world::{Counting, environment, events, pipeline};
 
 /// A query as a stream, and as a batch query over `readings`.
 struct Query {
@@ -52,6 +53,34 @@ pub fn tumble_million(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     compare(&TUMBLE, sizes.rows(4_000_000), sizes.rows(1_000_000), (0.6, runs))
 }
 
+/// The engine on two cores, against itself on one.
+pub fn cores(sizes: &Sizes, runs: usize) -> Result<Comparison> {
+    let (rows, keys) = (sizes.rows(4_000_000), sizes.rows(1_000_000));
+    let (compiled, counting) = pipeline(TUMBLE.stream, 2)?;
+    let event_type = Arc::clone(&compiled.catalogue.types["sensor.reading"]);
+    let given = events(&event_type, rows, keys, SECONDS);
+    let run = |workers| run(&compiled, &counting, &given, workers).map(|(rate, _)| rate);
+    let mut comparison = interleaved(("rows/s", 1.5), runs, || run(2), || run(1))?;
+    comparison.note = format!("{rows} rows, {keys} keys, 2 partitions");
+    Ok(comparison)
+}
+
+/// Runs the engine over events in memory; gives rows in a second, and results.
+fn run(compiled: &Pipeline, counting: &Counting, given: &[Events], workers: usize) -> Result<(f64, u64)> {
+    let storage = Disk::new().open_sound(&compiled.catalogue)?;
+    for events in given {
+        storage.log.append(std::slice::from_ref(events), &Notes::default())?;
+    }
+    counting.0.store(0, Ordering::Relaxed);
+    let options = EngineOptions { workers, ..EngineOptions::default() };
+    let mut engine = Engine::open(Arc::clone(&compiled.graph), storage, environment(), options)?;
+    let rows = given.iter().map(|events| events.rows.num_rows()).sum();
+    let started = Instant::now();
+    engine.end_input();
+    while engine.step()?.committed {}
+    Ok((rate(rows, started), counting.0.load(Ordering::Relaxed)))
+}
+
 /// Seconds that the events are spread over: twenty windows.
 const SECONDS: i64 = 200;
 
@@ -72,18 +101,9 @@ fn compare(query: &Query, rows: usize, keys: usize, (bar, runs): (f64, usize)) -
         ("rows/s", bar),
         runs,
         || {
-            let storage = Disk::new().open_sound(&compiled.catalogue)?;
-            for events in &given {
-                storage.log.append(std::slice::from_ref(events), &Notes::default())?;
-            }
-            counting.0.store(0, Ordering::Relaxed);
-            let options = EngineOptions { workers: 1, ..EngineOptions::default() };
-            let mut engine = Engine::open(Arc::clone(&compiled.graph), storage, environment(), options)?;
-            let started = Instant::now();
-            engine.end_input();
-            while engine.step()?.committed {}
-            results.0 = counting.0.load(Ordering::Relaxed);
-            Ok(rate(rows, started))
+            let (rate, found) = run(&compiled, &counting, &given, 1)?;
+            results.0 = found;
+            Ok(rate)
         },
         || {
             let started = Instant::now();

@@ -3,8 +3,10 @@
 
 mod batch;
 mod engine;
+mod footprint;
 mod http;
 mod measure;
+mod mqtt;
 mod process;
 mod world;
 
@@ -45,14 +47,19 @@ struct Arguments {
 
 type Benchmark = fn(&Sizes, usize) -> Result<Comparison>;
 
-const BENCHMARKS: [(&str, &str, Benchmark); 8] = [
+const BENCHMARKS: [(&str, &str, Benchmark); 13] = [
     ("ingest-http-64", "64 connections, one event a request, 202 when durable", http::ingest_64),
     ("ingest-http-256", "the same with 256 connections", http::ingest_256),
     ("ingest-batch", "NDJSON bodies of ten thousand events, 202 when durable", batch::ingest),
+    ("ingest-mqtt", "QoS 1, 16 publishers with 64 in flight, PUBACK when durable", mqtt::ingest),
     ("ingest-queries", "64 connections under the heaviest queries, against none", http::under_queries),
     ("filter", "WHERE and computed columns over events in memory", engine::filter),
     ("tumble-1k", "10 s windows by a thousand keys over events in memory", engine::tumble_thousand),
     ("tumble-1m", "10 s windows by a million keys over events in memory", engine::tumble_million),
+    ("cores", "10 s windows by a million keys on two cores, against one", engine::cores),
+    ("start", "the example from its start to ready", footprint::start),
+    ("memory-idle", "the example with nothing to do", footprint::idle),
+    ("memory-keys", "a million keys in an open window", footprint::keys),
     ("log-scan", "replaying stored events as Arrow batches", engine::log_scan),
 ];
 
