@@ -22,6 +22,10 @@ use crate::process::{Floor, Ours};
 
 /// Events of a body.
 pub const EVENTS: usize = 10_000;
+/// Where batches are decoded and not stored.
+const FLOOR: &str = "/floor/batch";
+/// Where they are stored.
+pub const BATCH: &str = "/api/v1/events/batch";
 /// Connections that send one body after the other.
 const CONNECTIONS: usize = 2;
 
@@ -31,10 +35,11 @@ pub fn ingest(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     let (ours, floor) = (Ours::start(sizes, &yaml())?, Floor::start()?);
     let bodies: Arc<Vec<String>> =
         Arc::new((0..4).map(|number| body(number, EVENTS, "2026-01-01T00:00:00Z")).collect());
-    let load = |port| runtime.block_on(load(port, &bodies, time));
-    load(ours.ingest)?;
-    load(floor.port)?;
-    let mut comparison = interleaved(("events/s", 0.5), runs, || load(ours.ingest), || load(floor.port))?;
+    let load = |port, path| runtime.block_on(load((port, path), &bodies, time));
+    load(ours.ingest, BATCH)?;
+    load(floor.port, FLOOR)?;
+    let (ours, floor) = (|| load(ours.ingest, BATCH), || load(floor.port, FLOOR));
+    let mut comparison = interleaved(("events/s", 0.5), runs, ours, floor)?;
     comparison.note = format!("{EVENTS} events a body, {CONNECTIONS} connections");
     Ok(comparison)
 }
@@ -51,7 +56,7 @@ pub fn body(number: usize, events: usize, time: &str) -> String {
     (0..events).map(line).collect()
 }
 
-async fn load(port: u16, bodies: &Arc<Vec<String>>, time: Duration) -> Result<f64> {
+async fn load((port, path): (u16, &'static str), bodies: &Arc<Vec<String>>, time: Duration) -> Result<f64> {
     let (started, until) = (Instant::now(), Instant::now() + time);
     let mut tasks = Vec::new();
     for number in 0..CONNECTIONS {
@@ -60,7 +65,7 @@ async fn load(port: u16, bodies: &Arc<Vec<String>>, time: Duration) -> Result<f6
             let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
             let mut sent = number;
             while Instant::now() < until {
-                send(&mut stream, &bodies[sent % bodies.len()]).await?;
+                send(&mut stream, path, &bodies[sent % bodies.len()]).await?;
                 sent += 1;
             }
             Ok::<_, anyhow::Error>(sent - number)
@@ -75,9 +80,9 @@ async fn load(port: u16, bodies: &Arc<Vec<String>>, time: Duration) -> Result<f6
 }
 
 /// Sends a body and reads the answer, which says that all of it was taken.
-pub async fn send(stream: &mut TcpStream, body: &str) -> Result<()> {
+pub async fn send(stream: &mut TcpStream, path: &str, body: &str) -> Result<()> {
     let head = format!(
-        "POST /api/v1/events/batch HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/x-ndjson\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await?;
@@ -111,7 +116,7 @@ pub fn floor() -> Router {
             }
         }
     };
-    Router::new().route("/api/v1/events/batch", post(decode)).layer(DefaultBodyLimit::disable())
+    Router::new().route(FLOOR, post(decode)).layer(DefaultBodyLimit::disable())
 }
 
 fn rows(schema: SchemaRef, body: &[u8]) -> Result<usize> {

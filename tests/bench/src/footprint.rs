@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tokio::net::TcpStream;
 
-use crate::batch::send;
+use crate::batch::{BATCH, send};
 use crate::measure::{Comparison, Sizes, interleaved};
 use crate::process::Ours;
 
@@ -98,7 +98,7 @@ fn fill(runtime: &tokio::runtime::Runtime, ours: &Ours, keys: usize, is_one: boo
         let mut from = 0;
         while from < keys {
             let to = (from + 10_000).min(keys);
-            send(&mut stream, &lines(from, to)).await?;
+            send(&mut stream, BATCH, &lines(from, to)).await?;
             from = to;
         }
         Ok::<_, anyhow::Error>(())
