@@ -5,6 +5,7 @@ mod batch;
 mod engine;
 mod footprint;
 mod http;
+mod latency;
 mod measure;
 mod mqtt;
 mod process;
@@ -47,7 +48,7 @@ struct Arguments {
 
 type Benchmark = fn(&Sizes, usize) -> Result<Comparison>;
 
-const BENCHMARKS: [(&str, &str, Benchmark); 13] = [
+const BENCHMARKS: [(&str, &str, Benchmark); 15] = [
     ("ingest-http-64", "64 connections, one event a request, 202 when durable", http::ingest_64),
     ("ingest-http-256", "the same with 256 connections", http::ingest_256),
     ("ingest-batch", "NDJSON bodies of ten thousand events, 202 when durable", batch::ingest),
@@ -57,6 +58,8 @@ const BENCHMARKS: [(&str, &str, Benchmark); 13] = [
     ("tumble-1k", "10 s windows by a thousand keys over events in memory", engine::tumble_thousand),
     ("tumble-1m", "10 s windows by a million keys over events in memory", engine::tumble_million),
     ("cores", "10 s windows by a million keys on two cores, against one", engine::cores),
+    ("latency-row", "2,000 events/s by HTTP, until the projection's row can be read", latency::row),
+    ("latency-webhook", "2,000 events/s by HTTP, until the webhook has come", latency::webhook),
     ("start", "the example from its start to ready", footprint::start),
     ("memory-idle", "the example with nothing to do", footprint::idle),
     ("memory-keys", "a million keys in an open window", footprint::keys),
