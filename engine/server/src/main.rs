@@ -1,5 +1,10 @@
 //! `cornjacket`: one binary that turns a YAML file with SQL in it into a durable, event-driven CQRS system.
 
+/// Threads that give memory to each other and take it from each other all the time, as doors and engine do, wait for each
+/// other in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod actions;
 mod audit;
 mod check;

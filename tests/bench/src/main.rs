@@ -1,6 +1,11 @@
 //! Benchmarks. Each figure is a ratio against a floor that does the same work, measured in the same run, one after the
 //! other and again; absolute numbers stand beside it for people. It is never a timed test.
 
+/// Threads that give memory to each other and take it from each other all the time, as doors and engine do, wait for each
+/// other in the system's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 mod batch;
 mod engine;
 mod footprint;
