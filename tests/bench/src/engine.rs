@@ -53,20 +53,41 @@ pub fn tumble_million(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     compare(&TUMBLE, sizes.rows(4_000_000), sizes.rows(1_000_000), (0.6, runs))
 }
 
-/// The engine on two cores, against itself on one.
+/// Windows of a million keys on two threads, against one.
 pub fn cores(sizes: &Sizes, runs: usize) -> Result<Comparison> {
     let (rows, keys) = (sizes.rows(4_000_000), sizes.rows(1_000_000));
-    let (compiled, counting) = pipeline(TUMBLE.stream, 2)?;
+    let (compiled, counting) = pipeline(TUMBLE.stream, 4)?;
     let event_type = Arc::clone(&compiled.catalogue.types["sensor.reading"]);
     let given = events(&event_type, rows, keys, SECONDS);
-    let run = |workers| run(&compiled, &counting, &given, workers).map(|(rate, _)| rate);
-    let mut comparison = interleaved(("rows/s", 1.5), runs, || run(2), || run(1))?;
-    comparison.note = format!("{rows} rows, {keys} keys, 2 partitions");
+    let run = |workers| run(&compiled, &counting, (&given, rows), workers);
+    let (mut two, mut one) = (0, 0);
+    let mut comparison = interleaved(
+        ("rows/s", 1.5),
+        runs,
+        || {
+            let (rate, results) = run(2)?;
+            two = results;
+            Ok(rate)
+        },
+        || {
+            let (rate, results) = run(1)?;
+            one = results;
+            Ok(rate)
+        },
+    )?;
+    ensure!(one == two, "two threads give {two} rows and one gives {one}");
+    let cores = std::thread::available_parallelism()?;
+    comparison.note = format!("{rows} rows, {keys} keys, 4 partitions, on a machine with {cores} cores");
     Ok(comparison)
 }
 
-/// Runs the engine over events in memory; gives rows in a second, and results.
-fn run(compiled: &Pipeline, counting: &Counting, given: &[Events], workers: usize) -> Result<(f64, u64)> {
+/// Runs the pipeline over these events; gives rows in a second, and how many results there were.
+fn run(
+    compiled: &Pipeline,
+    counting: &Counting,
+    (given, rows): (&[Events], usize),
+    workers: usize,
+) -> Result<(f64, u64)> {
     let storage = Disk::new().open_sound(&compiled.catalogue)?;
     for events in given {
         storage.log.append(std::slice::from_ref(events), &Notes::default())?;
@@ -74,7 +95,6 @@ fn run(compiled: &Pipeline, counting: &Counting, given: &[Events], workers: usiz
     counting.0.store(0, Ordering::Relaxed);
     let options = EngineOptions { workers, ..EngineOptions::default() };
     let mut engine = Engine::open(Arc::clone(&compiled.graph), storage, environment(), options)?;
-    let rows = given.iter().map(|events| events.rows.num_rows()).sum();
     let started = Instant::now();
     engine.end_input();
     while engine.step()?.committed {}
@@ -101,7 +121,7 @@ fn compare(query: &Query, rows: usize, keys: usize, (bar, runs): (f64, usize)) -
         ("rows/s", bar),
         runs,
         || {
-            let (rate, found) = run(&compiled, &counting, &given, 1)?;
+            let (rate, found) = run(&compiled, &counting, (&given, rows), 1)?;
             results.0 = found;
             Ok(rate)
         },

@@ -1,196 +1,216 @@
-//! Latency at a steady 2,000 events a second by HTTP: until the projection's row can be read, and until a webhook has come.
+//! How long an event takes from its sending until its row can be read, and until a webhook for it is received.
 //!
-//! Requests have their times in a schedule. What is late because something before it was late counts from when it was due,
-//! so a pause shows in every event that fell into it.
+//! Every event has the time at which it is to be sent, and its latency counts from then, also where its connection was
+//! still waiting for the answer before. So a process that stands still for a while pays for all events of that while.
 
-use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use axum::Router;
-use axum::extract::State;
 use axum::routing::post;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Mutex;
+use serde_json::Value;
+use tokio::net::TcpStream;
 
-use crate::http::is_whole;
-use crate::measure::{Comparison, Sizes, interleaved};
-use crate::process::Ours;
+use crate::client::post_head;
+use crate::http::{exchange, runtime};
+use crate::measure::{Comparison, Sizes, progress};
+use crate::process::Process;
 
-const CONNECTIONS: u32 = 16;
-const RATE: u32 = 2_000;
-/// Of so many events one is looked for.
-const LOOKED_FOR: u64 = 20;
-const ROW_MS: f64 = 50.0;
-const HOOK_MS: f64 = 100.0;
+/// Events in a second.
+const RATE: u64 = 2_000;
+/// One event of so many triggers a webhook.
+const HOT: u64 = 20;
+const CONNECTIONS: u64 = 64;
+/// Devices whose rows the events renew in turn: each one's next event is seconds away.
+const DEVICES: u64 = 20_000;
+/// How long is waited for the last ones.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-type Arrived = Arc<Mutex<HashMap<u64, Instant>>>;
+/// When each event arrived, in µs from a beginning; 0 for not yet.
+struct Arrivals {
+    began: Instant,
+    at: Vec<AtomicU64>,
+}
 
-fn yaml(receiver: u16) -> String {
+impl Arrivals {
+    fn new(began: Instant, events: u64) -> Arc<Self> {
+        Arc::new(Self { began, at: (0..events).map(|_| AtomicU64::new(0)).collect() })
+    }
+
+    fn arrived(&self, number: u64) {
+        let now = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if let Some(at) = usize::try_from(number).ok().and_then(|number| self.at.get(number)) {
+            let _ = at.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    fn when(&self, number: u64) -> Option<Duration> {
+        let at = self.at.get(usize::try_from(number).ok()?)?.load(Ordering::Relaxed);
+        (at > 0).then(|| Duration::from_micros(at))
+    }
+}
+
+fn pipeline(receiver: u16) -> String {
     format!(
         "pipeline: bench\n\
-         events: {{ sensor.reading: {{ payload: {{ value: double, number: bigint }} }} }}\n\
+         events: {{ sensor.reading: {{ payload: {{ value: double, number: bigint }}, watermark: {{ delay: 5s }} }} }}\n\
          sources: {{ api: {{ http: {{}} }} }}\n\
-         streams: {{ alerts: \"SELECT number FROM sensor.reading WHERE value > 90\" }}\n\
+         streams: {{ hot: 'SELECT aggregate_id, number FROM sensor.reading WHERE value > 80' }}\n\
          sinks:\n  newest: {{ projection: {{ from: sensor.reading, key: [aggregate_id] }} }}\n  \
-         page: {{ webhook: {{ from: alerts, url: \"http://127.0.0.1:{receiver}/\" }} }}\n"
+         page: {{ webhook: {{ from: hot, url: 'http://127.0.0.1:{receiver}/', concurrency: 64 }} }}\n"
     )
 }
 
-/// Until the row can be read.
-pub fn row(sizes: &Sizes, runs: usize) -> Result<Comparison> {
-    measure(sizes, runs, ROW_MS, true)
+pub fn latency(sizes: &Sizes, runs: usize) -> Result<Vec<(&'static str, Comparison)>> {
+    let runtime = runtime()?;
+    let seconds = if sizes.small { 1 } else { 10 };
+    // The first run is for warming up.
+    let events = RATE * seconds;
+    let (began, all) = (Instant::now(), events * (runs as u64 + 1));
+    let (rows, hooks) = (Arrivals::new(began, all), Arrivals::new(began, all));
+    let receiver = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
+    let process = Process::start(sizes, &pipeline(receiver.local_addr()?.port()))?;
+    runtime.spawn(receive(receiver, Arc::clone(&hooks)));
+    follow(process.port("query")?, Arc::clone(&rows))?;
+    let (mut row_times, mut hook_times) = (Percentiles::default(), Percentiles::default());
+    let shown = progress(runs as u64 + 1, "runs");
+    for run in 0..=runs as u64 {
+        let numbers = run * events..(run + 1) * events;
+        let start = began.elapsed() + Duration::from_millis(50);
+        runtime.block_on(send(process.port("ingest")?, numbers.clone(), began + start))?;
+        let due = |number| start + since_first(number - run * events);
+        let (read, received) = (times(&rows, numbers.clone(), &due)?, times(&hooks, hot(numbers), &due)?);
+        if run > 0 {
+            row_times.add(read);
+            hook_times.add(received);
+        }
+        shown.inc(1);
+    }
+    shown.finish_and_clear();
+    let row = row_times.comparison(50.0, &format!("{RATE} events/s, to the row's change being received"));
+    let hook = hook_times.comparison(100.0, &format!("one event of {HOT}, to the POST being received"));
+    Ok(vec![("row", row), ("webhook", hook)])
 }
 
-/// Until the webhook has come.
-pub fn webhook(sizes: &Sizes, runs: usize) -> Result<Comparison> {
-    measure(sizes, runs, HOOK_MS, false)
+fn hot(numbers: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
+    numbers.filter(|number| number % HOT == 0)
 }
 
-fn measure(sizes: &Sizes, runs: usize, bar: f64, is_row: bool) -> Result<Comparison> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let time = Duration::from_millis(if sizes.small { 500 } else { 5_000 });
-    let arrived = Arrived::default();
-    let receiver = runtime.block_on(receive(Arc::clone(&arrived)))?;
-    let ours = Ours::start(sizes, &yaml(receiver))?;
-    let mut first = 0;
-    let mut run = || {
-        first += 10_000_000;
-        runtime.block_on(steady(&ours, first, time, is_row.then_some(ours.query), &arrived))
-    };
-    run()?;
-    let (mut medians, mut p99s) = (Vec::new(), Vec::new());
-    let ours = || {
-        let mut times = run()?;
-        times.sort_by(f64::total_cmp);
-        let at = |part: usize| times.get(times.len() * part / 100).copied().unwrap_or(f64::INFINITY);
-        medians.push(at(50));
-        p99s.push(at(99));
-        Ok(1.0 / at(99))
-    };
-    let mut comparison = interleaved(("1/ms", 1.0), runs, ours, || Ok(1.0 / bar))?;
-    medians.sort_by(f64::total_cmp);
-    p99s.sort_by(f64::total_cmp);
-    let (median, p99) = (medians[medians.len() / 2], p99s[p99s.len() / 2]);
-    comparison.note = format!("half in {median:.1} ms, 99 % in {p99:.1} ms; {bar:.0} ms are allowed");
-    Ok(comparison)
+/// When an event is to be sent, from the first one on.
+fn since_first(number: u64) -> Duration {
+    Duration::from_micros(number * 1_000_000 / RATE)
+}
+
+/// Sends events, each at its time: the connections take turns.
+async fn send(port: u16, numbers: std::ops::Range<u64>, start: Instant) -> Result<()> {
+    let mut tasks = Vec::new();
+    for connection in 0..CONNECTIONS {
+        let (first, end) = (numbers.start, numbers.end);
+        tasks.push(tokio::spawn(async move {
+            let (mut stream, mut answer) = (TcpStream::connect(("127.0.0.1", port)).await?, Vec::new());
+            stream.set_nodelay(true)?;
+            let mut number = first + connection;
+            while number < end {
+                tokio::time::sleep_until((start + since_first(number - first)).into()).await;
+                exchange(&mut stream, request(number).as_bytes(), &mut answer).await?;
+                number += CONNECTIONS;
+            }
+            anyhow::Ok(())
+        }));
+    }
+    for task in tasks {
+        task.await??;
+    }
+    Ok(())
+}
+
+fn request(number: u64) -> String {
+    let value = if number.is_multiple_of(HOT) { 90 } else { 20 };
+    let body = format!(
+        "{{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"device-{}\",\"payload\":{{\"value\":{value},\"number\":{number}}}}}",
+        number % DEVICES
+    );
+    format!("{}{body}", post_head("/api/v1/events", "application/json", body.len()))
+}
+
+/// From when each of these was due to when it arrived; waits for those that are under way.
+fn times(
+    arrivals: &Arrivals,
+    numbers: impl Iterator<Item = u64>,
+    due: &impl Fn(u64) -> Duration,
+) -> Result<Vec<Duration>> {
+    let (began, mut times) = (Instant::now(), Vec::new());
+    for number in numbers {
+        let when = loop {
+            if let Some(when) = arrivals.when(number) {
+                break when;
+            }
+            ensure!(began.elapsed() < PATIENCE, "event {number} did not arrive within {PATIENCE:?}");
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        times.push(when.saturating_sub(due(number)));
+    }
+    Ok(times)
 }
 
 /// Takes webhooks.
-async fn receive(arrived: Arrived) -> Result<u16> {
-    let take = |State(arrived): State<Arrived>, body: String| async move {
-        let number = serde_json::from_str::<serde_json::Value>(&body).ok().and_then(|row| row["number"].as_u64());
-        if let Some(number) = number {
-            arrived.lock().await.insert(number, Instant::now());
+async fn receive(listener: tokio::net::TcpListener, arrivals: Arc<Arrivals>) -> std::io::Result<()> {
+    let take = post(move |body: String| {
+        if let Some(number) = serde_json::from_str(&body).ok().and_then(|row: Value| number(&row)) {
+            arrivals.arrived(number);
         }
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let port = listener.local_addr()?.port();
-    let routes = Router::new().route("/", post(take)).with_state(arrived);
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    Ok(port)
+        std::future::ready("")
+    });
+    axum::serve(listener, Router::new().fallback(take)).await
 }
 
-/// Sends at the rate; gives times in ms.
-async fn steady(ours: &Ours, first: u64, time: Duration, query: Option<u16>, arrived: &Arrived) -> Result<Vec<f64>> {
-    arrived.lock().await.clear();
-    let began = Instant::now() + Duration::from_millis(50);
-    let mut tasks = Vec::new();
-    for lane in 0..CONNECTIONS {
-        tasks.push(tokio::spawn(send(ours.ingest, lane, (first, began), time, query)));
-    }
-    let (mut times, mut due) = (Vec::new(), Vec::new());
-    for task in tasks {
-        let (read, hooks) = task.await??;
-        times.extend(read);
-        due.extend(hooks);
-    }
-    if query.is_some() {
-        return Ok(times);
-    }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while arrived.lock().await.len() < due.len() {
-        if Instant::now() > deadline {
-            bail!("{} of {} webhooks came", arrived.lock().await.len(), due.len());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let arrived = arrived.lock().await;
-    let took = |(number, due): (u64, Instant)| arrived.get(&number).map(|at| ms(at.saturating_duration_since(due)));
-    Ok(due.into_iter().filter_map(took).collect())
+fn number(row: &Value) -> Option<u64> {
+    let number = &row["number"];
+    number.as_u64().or_else(|| number.as_str()?.parse().ok())
 }
 
-fn ms(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
-}
-
-/// The times until rows could be read, and when events were due whose webhooks are to come.
-type Lane = (Vec<f64>, Vec<(u64, Instant)>);
-
-async fn send(
-    port: u16,
-    lane: u32,
-    (first, began): (u64, Instant),
-    time: Duration,
-    query: Option<u16>,
-) -> Result<Lane> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-    stream.set_nodelay(true)?;
-    let (mut looks, mut hooks) = (Vec::new(), Vec::new());
-    let step = Duration::from_secs(1) * CONNECTIONS / RATE;
-    let offset = Duration::from_secs(1) * lane / RATE;
-    for turn in 0.. {
-        let due = began + offset + step * turn;
-        if due > began + time {
-            break;
-        }
-        tokio::time::sleep_until(due.into()).await;
-        let number = first + u64::from(turn * CONNECTIONS + lane);
-        let is_looked_for = number.is_multiple_of(LOOKED_FOR);
-        let value = if is_looked_for { 95 } else { 20 };
-        let body = format!(
-            "{{\"event_type\":\"sensor.reading\",\"aggregate_id\":\"d{}\",\"payload\":{{\"value\":{value},\"number\":{number}}}}}",
-            number % 5_000
-        );
-        let answer = exchange(&mut stream, "POST", "/api/v1/events", &body).await?;
-        if !is_looked_for {
-            continue;
-        }
-        let Some(query) = query else {
-            hooks.push((number, due));
-            continue;
-        };
-        let id = answer.split("\"event_id\":\"").nth(1).and_then(|rest| rest.get(..36)).unwrap_or_default().to_owned();
-        looks.push(tokio::spawn(async move {
-            let mut stream = TcpStream::connect(("127.0.0.1", query)).await?;
-            let path = format!("/api/v1/projections/newest/d{}?after={id}", number % 5_000);
-            let answer = exchange(&mut stream, "GET", &path, "").await?;
-            if !answer.starts_with("HTTP/1.1 200") {
-                bail!("{answer}");
+/// Follows the changes of the rows, on a thread that does nothing else. By HTTP 1.0 they come as they are, not in chunks.
+fn follow(port: u16, arrivals: Arc<Arrivals>) -> Result<()> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /api/v1/projections/newest/changes HTTP/1.0\r\nhost: bench\r\n\r\n")?;
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().context("no answer")??;
+    ensure!(first.contains(" 200"), "the changes cannot be followed: {first}");
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            let change: Option<Value> = line.strip_prefix("data:").and_then(|text| serde_json::from_str(text).ok());
+            if let Some(number) = change.and_then(|change| number(&change["state"])) {
+                arrivals.arrived(number);
             }
-            Ok(ms(due.elapsed()))
-        }));
-    }
-    let mut times = Vec::new();
-    for look in looks {
-        times.push(look.await??);
-    }
-    Ok((times, hooks))
+        }
+    });
+    Ok(())
 }
 
-async fn exchange(stream: &mut TcpStream, method: &str, path: &str, body: &str) -> Result<String> {
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !is_whole(&answer) {
-        if stream.read_buf(&mut answer).await? == 0 {
-            bail!("the connection was closed");
-        }
+/// Percentiles of each run.
+#[derive(Default)]
+struct Percentiles {
+    middle: Vec<f64>,
+    p99: Vec<f64>,
+    worst: f64,
+}
+
+impl Percentiles {
+    fn add(&mut self, mut times: Vec<Duration>) {
+        times.sort_unstable();
+        let at = |part: usize| times.get(times.len() * part / 100).map_or(0.0, |time| time.as_secs_f64() * 1e3);
+        self.middle.push(at(50));
+        self.p99.push(at(99));
+        self.worst = times.last().map_or(self.worst, |time| self.worst.max(time.as_secs_f64() * 1e3));
     }
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+
+    fn comparison(mut self, limit: f64, what: &str) -> Comparison {
+        self.middle.sort_by(f64::total_cmp);
+        let middle = self.middle.get(self.middle.len() / 2).copied().unwrap_or(0.0);
+        let note = format!("{what}; p50 {middle:.1} ms, worst {:.1} ms", self.worst);
+        Comparison::limited("ms p99", limit, self.p99, note)
+    }
 }

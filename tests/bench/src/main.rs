@@ -1,19 +1,23 @@
 //! Benchmarks. Each figure is a ratio against a floor that does the same work, measured in the same run, one after the
 //! other and again; absolute numbers stand beside it for people. It is never a timed test.
 
-/// Threads that give memory to each other and take it from each other all the time, as doors and engine do, wait for each
-/// other in the system's allocator.
+/// The allocator of the process that is measured; the floors share it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod batch;
+mod client;
 mod engine;
-mod footprint;
+mod floor;
+mod growth;
 mod http;
 mod latency;
+mod latest;
 mod measure;
 mod mqtt;
 mod process;
+mod queries;
+mod resources;
 mod world;
 
 use std::path::PathBuf;
@@ -51,30 +55,37 @@ struct Arguments {
     serve_floor: Option<u16>,
 }
 
-type Benchmark = fn(&Sizes, usize) -> Result<Comparison>;
+/// A benchmark of one figure, or of several, which have names of their own.
+enum Benchmark {
+    One(fn(&Sizes, usize) -> Result<Comparison>),
+    Several(fn(&Sizes, usize) -> Result<Vec<(&'static str, Comparison)>>),
+}
 
-const BENCHMARKS: [(&str, &str, Benchmark); 15] = [
-    ("ingest-http-64", "64 connections, one event a request, 202 when durable", http::ingest_64),
-    ("ingest-http-256", "the same with 256 connections", http::ingest_256),
-    ("ingest-batch", "NDJSON bodies of ten thousand events, 202 when durable", batch::ingest),
-    ("ingest-mqtt", "QoS 1, 16 publishers with 64 in flight, PUBACK when durable", mqtt::ingest),
-    ("ingest-queries", "64 connections under the heaviest queries, against none", http::under_queries),
-    ("filter", "WHERE and computed columns over events in memory", engine::filter),
-    ("tumble-1k", "10 s windows by a thousand keys over events in memory", engine::tumble_thousand),
-    ("tumble-1m", "10 s windows by a million keys over events in memory", engine::tumble_million),
-    ("cores", "10 s windows by a million keys on two cores, against one", engine::cores),
-    ("latency-row", "2,000 events/s by HTTP, until the projection's row can be read", latency::row),
-    ("latency-webhook", "2,000 events/s by HTTP, until the webhook has come", latency::webhook),
-    ("start", "the example from its start to ready", footprint::start),
-    ("memory-idle", "the example with nothing to do", footprint::idle),
-    ("memory-keys", "a million keys in an open window", footprint::keys),
-    ("log-scan", "replaying stored events as Arrow batches", engine::log_scan),
+use Benchmark::{One, Several};
+
+const BENCHMARKS: &[(&str, &str, Benchmark)] = &[
+    ("ingest-http-64", "64 connections, one event a request, 202 when durable", One(http::ingest_64)),
+    ("ingest-http-256", "the same with 256 connections", One(http::ingest_256)),
+    ("ingest-batch", "bodies of 10,000 events as lines of JSON", One(batch::ingest)),
+    ("ingest-mqtt", "16 publishers, 64 in flight each, PUBACK when durable", One(mqtt::ingest)),
+    ("ingest-queries", "one event a request under the heaviest queries, against none", One(queries::ingest)),
+    ("filter", "WHERE and computed columns over events in memory", One(engine::filter)),
+    ("tumble-1k", "10 s windows by a thousand keys over events in memory", One(engine::tumble_thousand)),
+    ("tumble-1m", "10 s windows by a million keys over events in memory", One(engine::tumble_million)),
+    ("log-scan", "replaying stored events as Arrow batches", One(engine::log_scan)),
+    ("latest", "the newest row of 100 thousand keys into the embedded projection", One(latest::latest)),
+    ("whole-way", "bodies of events to rows of windows that can be read", One(batch::whole_way)),
+    ("latency", "2,000 events/s, to the row being readable and to the webhook", Several(latency::latency)),
+    ("start", "the example pipeline from its start to ready", One(resources::start)),
+    ("memory", "the idle process, and the state of a million keys in open windows", Several(resources::memory)),
+    ("cores", "tumble-1m on two threads, against one", One(engine::cores)),
+    ("growth", "ingest and point query with 50 million events stored, against none", Several(growth::growth)),
 ];
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(port) = arguments.serve_floor {
-        return http::serve_floor(port);
+        return floor::serve(port);
     }
     if arguments.names.is_empty() {
         for (name, about, _) in BENCHMARKS {
@@ -90,12 +101,26 @@ fn main() -> Result<()> {
     let mut report = Report::new(arguments.compare.as_deref())?;
     for (name, _, benchmark) in BENCHMARKS.iter().filter(|(name, ..)| wanted(name)) {
         eprintln!("{name} …");
-        report.add(name, benchmark(&sizes, arguments.runs.max(1))?);
+        benchmark.run(name, &sizes, arguments.runs.max(1), &mut report)?;
     }
     println!("{}", report.table());
     match arguments.json {
         Some(path) => report.write(&path),
         None => Ok(()),
+    }
+}
+
+impl Benchmark {
+    fn run(&self, name: &str, sizes: &Sizes, runs: usize, report: &mut Report) -> Result<()> {
+        match self {
+            One(measure) => report.add(name.into(), measure(sizes, runs)?),
+            Several(measure) => {
+                for (part, comparison) in measure(sizes, runs)? {
+                    report.add(format!("{name}-{part}"), comparison);
+                }
+            }
+        }
+        Ok(())
     }
 }
 

@@ -82,18 +82,28 @@ pub fn pipeline(sql: &str, partitions: u32) -> Result<(Pipeline, Counting)> {
 pub fn events(event_type: &Arc<EventType>, rows: usize, keys: usize, seconds: i64) -> Vec<Events> {
     let step = seconds * 1_000_000 / i64::try_from(rows.max(1)).unwrap_or(i64::MAX);
     let chunks = (0..rows).collect::<Vec<_>>();
-    chunks.chunks(COMMIT_ROWS).map(|numbers| commit(event_type, numbers, keys, step.max(1))).collect()
+    chunks
+        .chunks(COMMIT_ROWS)
+        .map(|numbers| commit(event_type, numbers, |number| scattered(number) % keys, step.max(1)))
+        .collect()
+}
+
+/// Readings of some numbers, a millisecond apart; the same number gives the same reading. Every device has one among its
+/// first `keys`.
+pub fn events_from(event_type: &Arc<EventType>, numbers: std::ops::Range<usize>, keys: usize) -> Vec<Events> {
+    let numbers: Vec<usize> = numbers.collect();
+    numbers.chunks(COMMIT_ROWS).map(|numbers| commit(event_type, numbers, |number| number % keys, 1_000)).collect()
 }
 
 /// A number that looks random, the same every time (the finaliser of `MurmurHash3`).
-fn scattered(number: usize) -> usize {
+pub fn scattered(number: usize) -> usize {
     let mut x = number as u64;
     x = (x ^ (x >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     x = (x ^ (x >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     usize::try_from((x ^ (x >> 33)) >> 16).unwrap_or(0)
 }
 
-fn commit(event_type: &Arc<EventType>, numbers: &[usize], keys: usize, step: i64) -> Events {
+fn commit(event_type: &Arc<EventType>, numbers: &[usize], device: impl Fn(usize) -> usize, step: i64) -> Events {
     let n = numbers.len();
     let time = |number: &usize| START + i64::try_from(*number).unwrap_or(0) * step;
     let ids = numbers.iter().map(|number| (*number as u128).to_be_bytes());
@@ -103,9 +113,7 @@ fn commit(event_type: &Arc<EventType>, numbers: &[usize], keys: usize, step: i64
     let value = |number: &usize| (scattered(*number + 1) % 1_000) as f64 / 10.0;
     let columns: Vec<ArrayRef> = vec![
         Arc::new(FixedSizeBinaryArray::try_from_iter(ids).expect("some rows")),
-        Arc::new(StringArray::from_iter_values(
-            numbers.iter().map(|number| format!("device-{}", scattered(*number) % keys)),
-        )),
+        Arc::new(StringArray::from_iter_values(numbers.iter().map(|number| format!("device-{}", device(*number))))),
         times(numbers.iter().map(time).collect()),
         times(vec![START; n]),
         new_null_array(&DataType::Utf8, n),
