@@ -20,6 +20,27 @@ run *args:
 golden:
     UPDATE_GOLDEN=1 cargo test --workspace
 
+# Benchmarks against their floors: all, or those that are named. Build first, so that both programs are of the same state.
+bench *names='all':
+    cargo build --release -p cornjacket -p bench --bins
+    cargo run --release -p bench -- {{names}}
+
+# The plots of docs/performance.md; memory is watched for so many minutes.
+plots minutes='60':
+    cargo build --release -p cornjacket -p bench --bins
+    cargo run --release -p bench -- --plots docs/plots --minutes {{minutes}}
+
+# A flame graph of a benchmark, engine and floors, in flamegraph.svg (perf, and `cargo install inferno`).
+flamegraph name='tumble-1k':
+    cargo build --release -p cornjacket -p bench --bins
+    perf record --freq 499 --call-graph dwarf,16384 --output perf.data target/release/bench {{name}} --runs 3
+    perf script --no-inline --input perf.data | inferno-collapse-perf | inferno-flamegraph --title {{name}} > flamegraph.svg
+
+# A flame graph of a process that runs, under whatever load it is: just flamegraph-of $(pgrep -o cornjacket).
+flamegraph-of pid seconds='20':
+    perf record --freq 499 --call-graph dwarf,16384 --output perf.data --pid {{pid}} -- sleep {{seconds}}
+    perf script --no-inline --input perf.data | inferno-collapse-perf | inferno-flamegraph > flamegraph.svg
+
 # A long night of crashes: thousands of simulated ones, hundreds of real ones.
 crashes:
     RUNS=20000 KILLS=300 cargo test --release -p cornjacket-tests crash

@@ -1,6 +1,6 @@
 //! Blocks: what one commit stored, as bytes.
 //!
-//! The body holds one Arrow IPC stream an event type, LZ4-compressed, its rows sorted by partition; the footer says where
+//! The body holds one Arrow IPC stream an event type, LZ4-compressed if it has many rows, its rows sorted by partition; the footer says where
 //! each partition lies in it. Offsets are kept in the footer: the first one where they are dense (a partition of one
 //! type), all of them where they are not. A reader names the columns it wants, and the others are never decompressed.
 
@@ -135,17 +135,20 @@ fn seed((seq, first_at, last_at): (i64, Micros, Micros)) -> u64 {
 
 /// Lays segments out as a block. Segments of one event type and partition are in the order of their offsets.
 pub(crate) fn encode(segments: &[Segment]) -> Result<(Footer, Vec<u8>)> {
-    let mut by_type: BTreeMap<&str, Vec<&Segment>> = BTreeMap::new();
-    for segment in segments {
-        by_type.entry(&segment.event_type.name).or_default().push(segment);
+    let mut types: BTreeMap<String, RecordBatch> = BTreeMap::new();
+    for (name, segments) in by_type(segments) {
+        let rows = segments.iter().map(|segment| &segment.rows);
+        types.insert(name.into(), concat_batches(&segments[0].rows.schema(), rows)?);
     }
+    encode_types(segments, &types)
+}
+
+/// As [`encode`], with the rows of each type's segments in one batch, in the order of their partitions.
+pub(crate) fn encode_types(segments: &[Segment], types: &BTreeMap<String, RecordBatch>) -> Result<(Footer, Vec<u8>)> {
     let (mut footer, mut body) = (Footer::default(), Vec::new());
-    for (name, mut segments) in by_type {
-        segments.sort_by_key(|segment| segment.at.partition);
+    for ((name, segments), rows) in by_type(segments).into_iter().zip(types.values()) {
         let start = body.len();
-        let schema = segments[0].rows.schema();
-        let rows: Vec<RecordBatch> = segments.iter().map(|segment| segment.rows.clone()).collect();
-        write_stream(&concat_batches(&schema, &rows)?, &mut body)?;
+        write_stream(rows, &mut body)?;
         footer.types.push(TypeIndex {
             event_type: name.into(),
             topic: segments[0].at.topic.to_string(),
@@ -156,6 +159,18 @@ pub(crate) fn encode(segments: &[Segment]) -> Result<(Footer, Vec<u8>)> {
         });
     }
     Ok((footer, body))
+}
+
+/// Segments by the names of their types, in the order of their partitions.
+fn by_type(segments: &[Segment]) -> BTreeMap<&str, Vec<&Segment>> {
+    let mut by_type: BTreeMap<&str, Vec<&Segment>> = BTreeMap::new();
+    for segment in segments {
+        by_type.entry(&segment.event_type.name).or_default().push(segment);
+    }
+    for segments in by_type.values_mut() {
+        segments.sort_by_key(|segment| segment.at.partition);
+    }
+    by_type
 }
 
 fn spans(segments: &[&Segment]) -> Result<Vec<Span>> {
@@ -175,9 +190,14 @@ fn spans(segments: &[&Segment]) -> Result<Vec<Span>> {
     Ok(spans)
 }
 
-/// Appends a batch as a compressed IPC stream.
+/// With fewer rows a compressed frame for each column costs more than it saves. Such blocks are soon merged into one that
+/// is compressed.
+const WORTH_COMPRESSING: usize = 256;
+
+/// Appends a batch as an IPC stream, compressed if it has enough rows.
 pub(crate) fn write_stream(rows: &RecordBatch, to: &mut Vec<u8>) -> Result<()> {
-    let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+    let compression = (rows.num_rows() >= WORTH_COMPRESSING).then_some(CompressionType::LZ4_FRAME);
+    let options = IpcWriteOptions::default().try_with_compression(compression)?;
     let mut writer = StreamWriter::try_new_with_options(to, &rows.schema(), options)?;
     writer.write(rows)?;
     writer.finish()?;

@@ -1,10 +1,10 @@
 //! A commit's rows by event type and partition, with their offsets.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::compute::{concat_batches, take_record_batch};
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::{Catalogue, EventType, stored};
 use cornjacket_core::id::{EventId, partition_of};
@@ -29,6 +29,8 @@ pub(crate) struct ClientId {
 /// A commit, laid out.
 pub(crate) struct Split {
     pub(crate) segments: Vec<Segment>,
+    /// The same rows by event type: those of its segments, one behind the other.
+    pub(crate) types: BTreeMap<String, RecordBatch>,
     pub(crate) client_ids: Vec<ClientId>,
     pub(crate) repeated: Vec<EventId>,
     pub(crate) end: Positions,
@@ -60,12 +62,23 @@ pub(crate) fn split(
     known: &HashSet<EventId>,
 ) -> Result<Split> {
     let mut layout = Layout::new(commit, catalogue, end, known);
-    match commit {
-        // Rows of one batch are in their order.
-        [events] => (0..).take(events.rows.num_rows()).for_each(|row| layout.place(0, row)),
-        _ => in_sequence(commit).into_iter().for_each(|(index, row)| layout.place(index, row)),
+    if is_in_sequence(commit) {
+        for (index, events) in commit.iter().enumerate() {
+            (0..).take(events.rows.num_rows()).for_each(|row| layout.place(index, row));
+        }
+    } else {
+        for (index, row) in in_sequence(commit) {
+            layout.place(index, row);
+        }
     }
     layout.finish()
+}
+
+/// Whether each batch begins behind the end of the one before; the rows of one batch are in their order.
+fn is_in_sequence(commit: &[Events]) -> bool {
+    let ends = commit.iter().map(|events| events.sequence.values().last());
+    let begins = commit.iter().skip(1).map(|events| events.sequence.values().first());
+    ends.zip(begins).all(|(end, begin)| end.zip(begin).is_some_and(|(end, begin)| end < begin))
 }
 
 /// Every row as (batch, row), in the order of the whole commit.
@@ -81,8 +94,8 @@ fn in_sequence(commit: &[Events]) -> Vec<(usize, u32)> {
 /// A commit while it is laid out.
 struct Layout<'a> {
     commit: &'a [Events],
-    /// By batch.
-    batches: Vec<Placing<'a>>,
+    batches: Vec<Batch<'a>>,
+    types: Vec<Placing<'a>>,
     /// The next offset of each partition, by topic. Event types may share a topic.
     topics: Vec<(&'a str, Vec<i64>)>,
     known: HashSet<EventId>,
@@ -91,49 +104,84 @@ struct Layout<'a> {
     end: Positions,
 }
 
-/// A batch while its rows are given their places.
-struct Placing<'a> {
+/// What is looked up for every row of a batch.
+struct Batch<'a> {
     aggregate_ids: &'a StringArray,
+    /// Position in [`Layout::types`].
+    of_type: usize,
+    /// Where its rows begin among those of its type.
+    base: u32,
+}
+
+/// An event type while its rows are given their places.
+struct Placing<'a> {
+    event_type: &'a Arc<EventType>,
+    batches: Vec<&'a RecordBatch>,
+    rows: u32,
     /// Position in [`Layout::topics`].
     topic: usize,
     /// Rows and their offsets, by partition.
-    rows: Vec<(Vec<u32>, Vec<i64>)>,
+    partitions: Vec<(Vec<u32>, Vec<i64>)>,
 }
 
 impl<'a> Layout<'a> {
     fn new(commit: &'a [Events], catalogue: &Catalogue, end: &Positions, known: &HashSet<EventId>) -> Self {
-        let mut topics: Vec<(&str, Vec<i64>)> = Vec::new();
-        let mut placing = |events: &'a Events| {
-            let name = events.event_type.topic.as_str();
-            let partitions = catalogue.partitions(&events.event_type).max(1);
-            let topic = topics.iter().position(|(topic, _)| *topic == name).unwrap_or_else(|| {
-                let next = |partition| end.get(&TopicPartition { topic: name.into(), partition });
-                topics.push((name, (0..partitions).map(next).collect()));
-                topics.len() - 1
-            });
-            let aggregate_ids = events.rows.column(stored::AGGREGATE_ID).as_string::<i32>();
-            Placing { aggregate_ids, topic, rows: vec![(Vec::new(), Vec::new()); partitions as usize] }
+        let mut layout = Self {
+            commit,
+            batches: Vec::new(),
+            types: Vec::new(),
+            topics: Vec::new(),
+            known: known.clone(),
+            client_ids: Vec::new(),
+            repeated: Vec::new(),
+            end: end.clone(),
         };
-        let batches = commit.iter().map(&mut placing).collect();
-        let (client_ids, repeated) = (Vec::new(), Vec::new());
-        Self { commit, batches, topics, known: known.clone(), client_ids, repeated, end: end.clone() }
+        for events in commit {
+            let of_type = layout.of_type(events, catalogue);
+            let placing = &mut layout.types[of_type];
+            let base = placing.rows;
+            placing.rows += u32::try_from(events.rows.num_rows()).unwrap_or(u32::MAX);
+            placing.batches.push(&events.rows);
+            let aggregate_ids = events.rows.column(stored::AGGREGATE_ID).as_string::<i32>();
+            layout.batches.push(Batch { aggregate_ids, of_type, base });
+        }
+        layout
+    }
+
+    /// The place of a batch's event type among the types.
+    fn of_type(&mut self, events: &'a Events, catalogue: &Catalogue) -> usize {
+        let event_type = &events.event_type;
+        if let Some(known) = self.types.iter().position(|placing| placing.event_type.name == event_type.name) {
+            return known;
+        }
+        let name = event_type.topic.as_str();
+        let partitions = catalogue.partitions(event_type).max(1);
+        let topic = self.topics.iter().position(|(topic, _)| *topic == name).unwrap_or_else(|| {
+            let next = |partition| self.end.get(&TopicPartition { topic: name.into(), partition });
+            self.topics.push((name, (0..partitions).map(next).collect()));
+            self.topics.len() - 1
+        });
+        let partitions = vec![(Vec::new(), Vec::new()); partitions as usize];
+        self.types.push(Placing { event_type, batches: Vec::new(), rows: 0, topic, partitions });
+        self.types.len() - 1
     }
 
     /// Gives a row its place, unless its event is there already.
     fn place(&mut self, index: usize, row: u32) {
-        let (events, batch) = (&self.commit[index], &mut self.batches[index]);
+        let (events, batch) = (&self.commit[index], &self.batches[index]);
         let id = is_given(events, row as usize).then(|| event_id(events, row as usize));
         if let Some(id) = id.filter(|id| !self.known.insert(*id)) {
             self.repeated.push(id);
             return;
         }
+        let placing = &mut self.types[batch.of_type];
         let aggregate_id = batch.aggregate_ids.value(row as usize).as_bytes();
-        let (topic, next) = &mut self.topics[batch.topic];
+        let (topic, next) = &mut self.topics[placing.topic];
         let partition = partition_of(aggregate_id, u32::try_from(next.len()).unwrap_or(u32::MAX));
         let offset = next[partition as usize];
         next[partition as usize] += 1;
-        let (rows, offsets) = &mut batch.rows[partition as usize];
-        rows.push(row);
+        let (rows, offsets) = &mut placing.partitions[partition as usize];
+        rows.push(batch.base + row);
         offsets.push(offset);
         if let Some(id) = id {
             self.client_ids.push(ClientId { id, at: TopicPartition { topic: (*topic).into(), partition }, offset });
@@ -146,18 +194,44 @@ impl<'a> Layout<'a> {
                 self.end.0.insert(TopicPartition { topic: (*topic).into(), partition }, *offset);
             }
         }
-        let mut segments = Vec::new();
-        for (events, batch) in self.commit.iter().zip(self.batches) {
-            let topic: Arc<str> = events.event_type.topic.as_str().into();
-            for (partition, (rows, offsets)) in (0..).zip(batch.rows).filter(|(_, (rows, _))| !rows.is_empty()) {
-                let all = rows.len() == events.rows.num_rows();
-                let taken =
-                    if all { events.rows.clone() } else { take_record_batch(&events.rows, &UInt32Array::from(rows))? };
-                let at = TopicPartition { topic: Arc::clone(&topic), partition };
-                let event_type = Arc::clone(&events.event_type);
-                segments.push(Segment { event_type, at, offsets: offsets.into(), rows: taken });
+        let (mut segments, mut types) = (Vec::new(), BTreeMap::new());
+        for placing in self.types {
+            let name = placing.event_type.name.clone();
+            if let Some(sorted) = placing.finish(&mut segments)? {
+                types.insert(name, sorted);
             }
         }
-        Ok(Split { segments, client_ids: self.client_ids, repeated: self.repeated, end: self.end })
+        Ok(Split { segments, types, client_ids: self.client_ids, repeated: self.repeated, end: self.end })
+    }
+}
+
+impl Placing<'_> {
+    /// The rows, sorted by partition with one copy, and the segments as slices of them; `None` if all were repeats.
+    fn finish(self, segments: &mut Vec<Segment>) -> Result<Option<RecordBatch>> {
+        let used = || (0..).zip(&self.partitions).filter(|(_, (rows, _))| !rows.is_empty());
+        let together = match self.batches.as_slice() {
+            [one] => (*one).clone(),
+            several => concat_batches(self.event_type.stored_schema(), several.iter().copied())?,
+        };
+        let sorted = match used().count() {
+            0 => return Ok(None),
+            1 if used().any(|(_, (rows, _))| rows.len() == together.num_rows()) => together,
+            _ => {
+                let order: Vec<u32> = used().flat_map(|(_, (rows, _))| rows).copied().collect();
+                take_record_batch(&together, &UInt32Array::from(order))?
+            }
+        };
+        let topic: Arc<str> = self.event_type.topic.as_str().into();
+        let mut start = 0;
+        for (partition, (rows, offsets)) in used() {
+            segments.push(Segment {
+                event_type: Arc::clone(self.event_type),
+                at: TopicPartition { topic: Arc::clone(&topic), partition },
+                offsets: offsets.clone().into(),
+                rows: sorted.slice(start, rows.len()),
+            });
+            start += rows.len();
+        }
+        Ok(Some(sorted))
     }
 }

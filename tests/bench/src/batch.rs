@@ -40,7 +40,7 @@ sinks: { window_rows: { projection: { from: windows, key: [device, window_start]
 ";
 
 /// Lines of events in the order of their time, from a second of the year 2026 on.
-fn body(first_second: usize, events: usize, devices: usize) -> Vec<u8> {
+pub fn body(first_second: usize, events: usize, devices: usize) -> Vec<u8> {
     let mut text = String::with_capacity(events * 160);
     for number in 0..events {
         let (second, millis) = (first_second + number * SPAN / events, number * SPAN * 1_000 / events % 1_000);

@@ -19,6 +19,8 @@ pub struct Connection {
 pub struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
+    /// After how many seconds to come again, where it says so.
+    pub retry_after: Option<u64>,
 }
 
 impl Answer {
@@ -53,7 +55,7 @@ impl Connection {
             if let Some(head) = head(&self.read)
                 && let Some(body) = head.body(&self.read)
             {
-                return Ok(Answer { status: head.status, body });
+                return Ok(Answer { status: head.status, body, retry_after: head.retry_after });
             }
             let mut part = [0; 16_384];
             match self.stream.read(&mut part)? {
@@ -76,6 +78,7 @@ pub struct Head {
     begin: usize,
     /// How long it is; `None` where it comes in chunks.
     length: Option<usize>,
+    retry_after: Option<u64>,
 }
 
 /// The head of an answer, once it is there to its end.
@@ -83,9 +86,11 @@ pub fn head(read: &[u8]) -> Option<Head> {
     let end = read.windows(4).position(|window| window == b"\r\n\r\n")?;
     let text = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let length = text.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse::<u64>().ok());
+    let length = usize::try_from(number("content-length:").unwrap_or(0)).ok()?;
     let is_chunked = text.contains("transfer-encoding: chunked");
-    Some(Head { status, begin: end + 4, length: if is_chunked { None } else { Some(length.unwrap_or(0)) } })
+    let length = if is_chunked { None } else { Some(length) };
+    Some(Head { status, begin: end + 4, length, retry_after: number("retry-after:") })
 }
 
 impl Head {

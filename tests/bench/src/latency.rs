@@ -20,9 +20,9 @@ use crate::measure::{Comparison, Sizes, progress};
 use crate::process::Process;
 
 /// Events in a second.
-const RATE: u64 = 2_000;
+pub const RATE: u64 = 2_000;
 /// One event of so many triggers a webhook.
-const HOT: u64 = 20;
+pub const HOT: u64 = 20;
 const CONNECTIONS: u64 = 64;
 /// Devices whose rows the events renew in turn: each one's next event is seconds away.
 const DEVICES: u64 = 20_000;
@@ -64,35 +64,55 @@ fn pipeline(receiver: u16) -> String {
     )
 }
 
+/// How long events of a run took, each from when it was to be sent.
+pub struct Times {
+    /// To the answer that it is durable.
+    pub answers: Vec<Duration>,
+    /// To the change of its row being received.
+    pub rows: Vec<Duration>,
+    /// To its webhook being received.
+    pub hooks: Vec<Duration>,
+}
+
 pub fn latency(sizes: &Sizes, runs: usize) -> Result<Vec<(&'static str, Comparison)>> {
-    let runtime = runtime()?;
     let seconds = if sizes.small { 1 } else { 10 };
-    // The first run is for warming up.
+    let (mut row_times, mut hook_times) = (Percentiles::default(), Percentiles::default());
+    for times in measure(sizes, runs, seconds)? {
+        row_times.add(times.rows);
+        hook_times.add(times.hooks);
+    }
+    let row = row_times.comparison(50.0, &format!("{RATE} events/s, to the row's change being received"));
+    let hook = hook_times.comparison(100.0, &format!("one event of {HOT}, to the POST being received"));
+    Ok(vec![("row", row), ("webhook", hook)])
+}
+
+/// Measures runs of so many seconds, after one for warming up.
+pub fn measure(sizes: &Sizes, runs: usize, seconds: u64) -> Result<Vec<Times>> {
+    let runtime = runtime()?;
     let events = RATE * seconds;
     let (began, all) = (Instant::now(), events * (runs as u64 + 1));
-    let (rows, hooks) = (Arrivals::new(began, all), Arrivals::new(began, all));
+    let arrivals = || Arrivals::new(began, all);
+    let (answers, rows, hooks) = (arrivals(), arrivals(), arrivals());
     let receiver = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     let process = Process::start(sizes, &pipeline(receiver.local_addr()?.port()))?;
     runtime.spawn(receive(receiver, Arc::clone(&hooks)));
     follow(process.port("query")?, Arc::clone(&rows))?;
-    let (mut row_times, mut hook_times) = (Percentiles::default(), Percentiles::default());
+    let mut measured = Vec::new();
     let shown = progress(runs as u64 + 1, "runs");
     for run in 0..=runs as u64 {
         let numbers = run * events..(run + 1) * events;
         let start = began.elapsed() + Duration::from_millis(50);
-        runtime.block_on(send(process.port("ingest")?, numbers.clone(), began + start))?;
+        runtime.block_on(send(process.port("ingest")?, numbers.clone(), began + start, &answers))?;
         let due = |number| start + since_first(number - run * events);
-        let (read, received) = (times(&rows, numbers.clone(), &due)?, times(&hooks, hot(numbers), &due)?);
-        if run > 0 {
-            row_times.add(read);
-            hook_times.add(received);
-        }
+        measured.push(Times {
+            answers: times(&answers, numbers.clone(), &due)?,
+            rows: times(&rows, numbers.clone(), &due)?,
+            hooks: times(&hooks, hot(numbers), &due)?,
+        });
         shown.inc(1);
     }
     shown.finish_and_clear();
-    let row = row_times.comparison(50.0, &format!("{RATE} events/s, to the row's change being received"));
-    let hook = hook_times.comparison(100.0, &format!("one event of {HOT}, to the POST being received"));
-    Ok(vec![("row", row), ("webhook", hook)])
+    Ok(measured.split_off(1))
 }
 
 fn hot(numbers: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
@@ -105,10 +125,10 @@ fn since_first(number: u64) -> Duration {
 }
 
 /// Sends events, each at its time: the connections take turns.
-async fn send(port: u16, numbers: std::ops::Range<u64>, start: Instant) -> Result<()> {
+async fn send(port: u16, numbers: std::ops::Range<u64>, start: Instant, answers: &Arc<Arrivals>) -> Result<()> {
     let mut tasks = Vec::new();
     for connection in 0..CONNECTIONS {
-        let (first, end) = (numbers.start, numbers.end);
+        let (first, end, answers) = (numbers.start, numbers.end, Arc::clone(answers));
         tasks.push(tokio::spawn(async move {
             let (mut stream, mut answer) = (TcpStream::connect(("127.0.0.1", port)).await?, Vec::new());
             stream.set_nodelay(true)?;
@@ -116,6 +136,7 @@ async fn send(port: u16, numbers: std::ops::Range<u64>, start: Instant) -> Resul
             while number < end {
                 tokio::time::sleep_until((start + since_first(number - first)).into()).await;
                 exchange(&mut stream, request(number).as_bytes(), &mut answer).await?;
+                answers.arrived(number);
                 number += CONNECTIONS;
             }
             anyhow::Ok(())

@@ -15,6 +15,7 @@ mod latency;
 mod latest;
 mod measure;
 mod mqtt;
+mod plots;
 mod process;
 mod queries;
 mod resources;
@@ -30,7 +31,8 @@ use measure::{Comparison, Report, Sizes};
 /// Measures Cornjacket against floors that do the same work.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  cargo run --release -p bench -- all\n  cargo run --release -p bench -- tumble-1k --runs 9"
+    after_help = "Example:\n  cargo run --release -p bench -- all\n  cargo run --release -p bench -- tumble-1k --runs 9\n  \
+                  cargo run --release -p bench -- --plots docs/plots --minutes 60"
 )]
 struct Arguments {
     /// Names of benchmarks, or `all`; without one they are listed.
@@ -50,6 +52,15 @@ struct Arguments {
     /// The `cornjacket` to measure; the one beside this program unless set.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// Draw plots into this folder instead: throughput by the size of a batch, how latencies are spread, memory over time.
+    #[arg(long, value_name = "FOLDER")]
+    plots: Option<PathBuf>,
+    /// Only these plots.
+    #[arg(long, requires = "plots", value_enum)]
+    only: Vec<plots::Plot>,
+    /// For how long memory is watched.
+    #[arg(long, requires = "plots", default_value_t = 10.0)]
+    minutes: f64,
     /// Serve the floor of the HTTP benchmarks on this port, and do nothing else.
     #[arg(long, hide = true)]
     serve_floor: Option<u16>,
@@ -64,8 +75,8 @@ enum Benchmark {
 use Benchmark::{One, Several};
 
 const BENCHMARKS: &[(&str, &str, Benchmark)] = &[
-    ("ingest-http-64", "64 connections, one event a request, 202 when durable", One(http::ingest_64)),
-    ("ingest-http-256", "the same with 256 connections", One(http::ingest_256)),
+    ("ingest-http-64", "64 connections, one event a request, 202 when durable", Several(http::ingest_64)),
+    ("ingest-http-256", "the same with 256 connections", Several(http::ingest_256)),
     ("ingest-batch", "bodies of 10,000 events as lines of JSON", One(batch::ingest)),
     ("ingest-mqtt", "16 publishers, 64 in flight each, PUBACK when durable", One(mqtt::ingest)),
     ("ingest-queries", "one event a request under the heaviest queries, against none", One(queries::ingest)),
@@ -87,6 +98,10 @@ fn main() -> Result<()> {
     if let Some(port) = arguments.serve_floor {
         return floor::serve(port);
     }
+    let sizes = Sizes { small: arguments.small, binary: arguments.binary };
+    if let Some(folder) = arguments.plots {
+        return plots::draw(&folder, &arguments.only, &sizes, arguments.minutes);
+    }
     if arguments.names.is_empty() {
         for (name, about, _) in BENCHMARKS {
             println!("{name:<16} {about}");
@@ -97,7 +112,6 @@ fn main() -> Result<()> {
         bail!("there is no benchmark `{unknown}`; without a name they are listed");
     }
     let wanted = |name: &str| arguments.names.iter().any(|wanted| wanted == "all" || wanted == name);
-    let sizes = Sizes { small: arguments.small, binary: arguments.binary };
     let mut report = Report::new(arguments.compare.as_deref())?;
     for (name, _, benchmark) in BENCHMARKS.iter().filter(|(name, ..)| wanted(name)) {
         eprintln!("{name} …");
@@ -116,7 +130,8 @@ impl Benchmark {
             One(measure) => report.add(name.into(), measure(sizes, runs)?),
             Several(measure) => {
                 for (part, comparison) in measure(sizes, runs)? {
-                    report.add(format!("{name}-{part}"), comparison);
+                    let name = if part.is_empty() { name.to_string() } else { format!("{name}-{part}") };
+                    report.add(name, comparison);
                 }
             }
         }

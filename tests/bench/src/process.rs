@@ -21,7 +21,7 @@ pub struct Process {
     ports: Value,
     /// From its start to being ready.
     pub started_in: Duration,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Process {
@@ -49,7 +49,7 @@ impl Process {
             let binary = binary.display();
             format!("{binary} cannot be started: build it with cargo build --release, or name it with --binary")
         })?;
-        let mut process = Self { child, ports: Value::Null, started_in: Duration::ZERO, _folder: folder };
+        let mut process = Self { child, ports: Value::Null, started_in: Duration::ZERO, folder };
         process.wait_until_ready(&data.join("ports.json"), started)?;
         Ok(process)
     }
@@ -83,6 +83,13 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1_024)
+    }
+
+    /// How many bytes the files of its data folder have.
+    pub fn disk(&self) -> Result<u64> {
+        let files = std::fs::read_dir(self.folder.path().join("data"))?;
+        // A file may be gone between its listing and the look at it.
+        Ok(files.filter_map(|file| file.ok()?.metadata().ok()).map(|file| file.len()).sum())
     }
 
     /// The rows that a query gives.

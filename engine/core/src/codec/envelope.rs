@@ -103,7 +103,7 @@ pub(super) fn is_aggregate_id(id: &str, faults: &mut Faults) -> bool {
         "must not be empty".to_owned()
     } else if id.len() > MAX_AGGREGATE_ID {
         format!("must have at most {MAX_AGGREGATE_ID} bytes, but has {}", id.len())
-    } else if id.chars().any(char::is_control) {
+    } else if !id.bytes().all(|byte| matches!(byte, b' '..=b'~')) && id.chars().any(char::is_control) {
         format!("must not have control characters, but is {}", quoted(id))
     } else {
         return true;
@@ -258,6 +258,9 @@ impl<'de> DeserializeSeed<'de> for Text<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if let Some(text) = text::plain(raw) {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
         if is_beyond_range(raw) {
             self.mismatch(&Found::Beyond(raw));
             return Ok(None);
@@ -344,6 +347,9 @@ impl<'de> DeserializeSeed<'de> for Time<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         let raw = <&RawValue>::deserialize(deserializer)?.get();
+        if let Some(text) = text::plain(raw) {
+            return Ok(self.check(parse_rfc3339(text), &Found::Text(text)));
+        }
         if is_beyond_range(raw) {
             self.mismatch(&Found::Beyond(raw));
             return Ok(None);

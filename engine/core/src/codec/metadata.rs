@@ -3,8 +3,6 @@
 //! Keys of the client stay as it sent them; `source`, `trace_id`, `idempotency_key` and what the source knows of the message
 //! (`topic`) are added where it set none.
 
-use std::io::Write;
-
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -105,8 +103,10 @@ pub(super) fn write(
     for (name, value) in members.into_iter().chain(known) {
         if let Some(value) = value {
             separate(bytes, start);
+            bytes.push(b'"');
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.extend_from_slice(b"\":");
             // Writing into memory does not fail.
-            let _ = write!(bytes, "\"{name}\":");
             let _ = serde_json::to_writer(&mut *bytes, value);
         }
     }

@@ -92,6 +92,8 @@ pub struct Decoder {
     /// By name, rising.
     tables: Vec<Table>,
     faults: Faults,
+    /// The sequence of the first row.
+    first: usize,
     rows: usize,
     bytes: usize,
 }
@@ -102,7 +104,13 @@ impl Decoder {
     pub fn new(catalogue: &Catalogue, limits: Limits) -> Self {
         let limits = Limits { max_depth: limits.max_depth.min(MAX_DEPTH), ..limits };
         let tables = catalogue.types.values().map(Table::new).collect();
-        Self { limits, tables, faults: Faults::default(), rows: 0, bytes: 0 }
+        Self { limits, tables, faults: Faults::default(), first: 0, rows: 0, bytes: 0 }
+    }
+
+    /// Says where in a commit the events that come next stand: the number of the first one. It holds until they are taken
+    /// out.
+    pub fn begin_at(&mut self, first: usize) {
+        self.first = first;
     }
 
     /// How many events are in the columns.
@@ -223,7 +231,7 @@ impl Decoder {
 
     /// Checks what the envelope says and reads its payload; the id if the event is now in the columns.
     fn check(&mut self, index: Option<usize>, envelope: &Envelope<'_>, context: &Context<'_>) -> Option<EventId> {
-        let Self { tables, faults, rows, .. } = self;
+        let Self { tables, faults, first, rows, .. } = self;
         if envelope.trace_id.is_some() && envelope.metadata.as_ref().is_some_and(|sent| sent.has_trace_id) {
             faults.add(Rule::ENVELOPE, "metadata.trace_id", "is there beside the envelope's own `trace_id`");
         }
@@ -246,7 +254,7 @@ impl Decoder {
             aggregate_id,
             event_time: envelope.event_time.unwrap_or(context.ingested_at),
             payload: payload.get(),
-            sequence: i64::try_from(*rows).unwrap_or(i64::MAX),
+            sequence: i64::try_from(*first + *rows).unwrap_or(i64::MAX),
         };
         table.push(&row, envelope, context);
         Some(row.id)
@@ -257,8 +265,7 @@ impl Decoder {
     /// # Errors
     /// When Arrow finds the columns inconsistent, which would be a bug.
     pub fn finish(&mut self) -> Result<Vec<Events>> {
-        self.rows = 0;
-        self.bytes = 0;
+        (self.first, self.rows, self.bytes) = (0, 0, 0);
         self.tables.iter_mut().filter_map(|table| table.finish().transpose()).collect()
     }
 }

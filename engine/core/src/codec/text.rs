@@ -22,19 +22,40 @@ pub(super) fn check<'b>(body: &'b [u8], limits: &Limits) -> Result<&'b str, Reje
         let message = "the body is empty, and a JSON object was expected".to_owned();
         return Err(reject(RejectionKind::Malformed, "empty_body", message));
     }
-    check_depth(body, limits.max_depth)?;
-    check_escapes(body)?;
+    // Most bodies have few brackets and no backslash, and finding that out is quick.
+    let (brackets, has_backslash) = survey(body);
+    if brackets > limits.max_depth {
+        check_depth(body, limits.max_depth)?;
+    }
+    if has_backslash {
+        check_escapes(body)?;
+    }
     Ok(text)
+}
+
+/// How many brackets open, counted within strings as well, and whether there is a backslash. Counting in bytes and without
+/// a way out lets the compiler look at many bytes at a time.
+fn survey(body: &[u8]) -> (usize, bool) {
+    const PART: usize = 128;
+    let (mut brackets, mut backslashes) = (0, 0_u8);
+    for part in body.chunks(PART) {
+        let mut of_part = 0_u8;
+        for byte in part {
+            // `[` and `{` differ in one bit, and no other byte is either with it set.
+            of_part += u8::from(*byte | 0x20 == b'{');
+            backslashes |= u8::from(*byte == b'\\');
+        }
+        brackets += usize::from(of_part);
+    }
+    (brackets, backslashes != 0)
 }
 
 pub(super) fn reject(kind: RejectionKind, code: &'static str, message: String) -> Rejection {
     Rejection { kind, code, message, details: Vec::new() }
 }
 
-/// Counting every opening bracket is quick and settles it for nearly all bodies; only more than `max` are looked at.
 fn check_depth(body: &[u8], max: usize) -> Result<(), Rejection> {
-    let brackets = body.iter().filter(|byte| matches!(byte, b'{' | b'[')).count();
-    if brackets <= max || depth(body) <= max {
+    if depth(body) <= max {
         return Ok(());
     }
     let message = format!("the JSON is nested deeper than {max} levels");
@@ -63,8 +84,7 @@ fn depth(body: &[u8]) -> usize {
 /// Finds halves of surrogate pairs: JSON can spell them, but they are no characters. Backslashes outside strings are
 /// left to the JSON reader.
 fn check_escapes(body: &[u8]) -> Result<(), Rejection> {
-    // Most bodies have no backslash, and finding that out is quick.
-    let mut at = if body.contains(&b'\\') { 0 } else { body.len() };
+    let mut at = 0;
     while let Some(next) = body[at..].iter().position(|byte| *byte == b'\\') {
         at += next;
         let width = match unit(&body[at..]) {
@@ -93,9 +113,11 @@ const MAX_DIGITS: usize = 308;
 /// have one, or nobody could read them later.
 pub(super) fn number_beyond_range(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
-    let is_exponent = |pair: &[u8]| matches!(pair, [b'0'..=b'9', b'e' | b'E']);
-    // Most texts can have no such number, and finding that out is quick.
-    if bytes.len() <= MAX_DIGITS && !bytes.windows(2).any(is_exponent) {
+    // Most texts can have no such number, and finding that out is quick: without a way out the compiler looks at many
+    // bytes at a time.
+    let pairs = bytes.iter().zip(bytes.iter().skip(1));
+    let exponents = pairs.fold(0, |any, (a, b)| any | (u8::from(a.is_ascii_digit()) & u8::from(*b | 0x20 == b'e')));
+    if bytes.len() <= MAX_DIGITS && exponents == 0 {
         return None;
     }
     let mut at = 0;
@@ -127,6 +149,12 @@ fn string_end(bytes: &[u8], start: usize) -> usize {
         }
     }
     at
+}
+
+/// The characters of a valid JSON value if it is a string without escapes, as most are.
+pub(super) fn plain(raw: &str) -> Option<&str> {
+    let characters = raw.strip_prefix('"')?.strip_suffix('"')?;
+    (!characters.as_bytes().contains(&b'\\')).then_some(characters)
 }
 
 /// Whether a JSON value is a number that the JSON reader cannot represent.

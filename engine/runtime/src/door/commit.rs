@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cornjacket_core::dead_letter::{DeadLetter, DeadLetters};
 use cornjacket_core::door::{Chain, Refusal, Rejection, Taken};
@@ -10,6 +11,7 @@ use cornjacket_core::id::EventId;
 use cornjacket_core::log::{Committed, EventLog, Events, Notes};
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::metrics::{Kind, Metrics};
@@ -85,6 +87,8 @@ pub(super) struct Committer {
     pub queue: Arc<Queue>,
     pub metrics: Arc<Metrics>,
     pub outage: Outage,
+    /// Where answers are given, if there is a runtime: from there they wake many tasks at the cost of one.
+    pub runtime: Option<Handle>,
 }
 
 /// How often a log that takes nothing is told of, while it takes nothing.
@@ -119,8 +123,11 @@ impl Outage {
 
 impl Committer {
     pub fn run(mut self) {
-        while let Some(group) = self.queue.next_group() {
+        let mut took = Duration::ZERO;
+        while let Some(group) = self.queue.next_group(took) {
+            let begun = self.clock.monotonic();
             self.commit(group);
+            took = Duration::from_micros(u64::try_from(self.clock.monotonic() - begun).unwrap_or(0));
         }
     }
 
@@ -170,19 +177,28 @@ impl Committer {
         self.metrics.observe_rows(group.events());
         let mut repeats = Repeats::new(&committed.repeated);
         // From the end, since within a commit the first of equal ids is the one that was stored.
-        for pending in group.pending.into_iter().rev() {
-            // Whoever asked may be gone, which is no fault: the event is stored all the same.
-            match pending {
-                Pending::One { entry, answer } => {
-                    repeats.count(&entry);
-                    drop(answer.send(Ok(entry.id)));
-                }
-                Pending::Bundle { entries, rejected, rejections, answer, .. } => {
-                    let repeated = entries.iter().rev().filter(|entry| repeats.count(entry)).count() as u64;
-                    let stored = entries.len() as u64 - repeated;
-                    drop(answer.send(Ok(Taken { stored, repeated, rejected, rejections })));
-                }
+        let answers: Vec<Answered> = group.pending.into_iter().rev().map(|pending| repeats.answer(pending)).collect();
+        match &self.runtime {
+            Some(runtime) if answers.len() > 1 => {
+                runtime.spawn(async move { answers.into_iter().for_each(Answered::give) });
             }
+            _ => answers.into_iter().for_each(Answered::give),
+        }
+    }
+}
+
+/// An answer on its way.
+enum Answered {
+    One(oneshot::Sender<Result<EventId, Refusal>>, EventId),
+    Bundle(oneshot::Sender<Result<Taken, Refusal>>, Taken),
+}
+
+impl Answered {
+    /// Whoever asked may be gone, which is no fault: the event is stored all the same.
+    fn give(self) {
+        match self {
+            Self::One(answer, id) => drop(answer.send(Ok(id))),
+            Self::Bundle(answer, taken) => drop(answer.send(Ok(taken))),
         }
     }
 }
@@ -197,6 +213,21 @@ impl Repeats {
             *repeats.entry(*id).or_default() += 1;
         }
         Self(repeats)
+    }
+
+    /// Counts what was stored, and makes the answer to it.
+    fn answer(&mut self, pending: Pending) -> Answered {
+        match pending {
+            Pending::One { entry, answer } => {
+                self.count(&entry);
+                Answered::One(answer, entry.id)
+            }
+            Pending::Bundle { entries, rejected, rejections, answer, .. } => {
+                let repeated = entries.iter().rev().filter(|entry| self.count(entry)).count() as u64;
+                let stored = entries.len() as u64 - repeated;
+                Answered::Bundle(answer, Taken { stored, repeated, rejected, rejections })
+            }
+        }
     }
 
     /// Counts an event as accepted or repeated; says whether it is a repeat.

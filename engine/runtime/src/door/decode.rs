@@ -1,8 +1,10 @@
-//! The decoder's thread: bodies into columns.
+//! The decoder's thread: bodies into columns. Large bundles are decoded on all cores.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
+use cornjacket_core::Error;
 use cornjacket_core::catalogue::Catalogue;
 use cornjacket_core::codec::{Accepted, Context, Decoder, Limits};
 use cornjacket_core::dead_letter::DeadLetter;
@@ -11,6 +13,8 @@ use cornjacket_core::environment::Environment;
 use cornjacket_core::id::EventId;
 use cornjacket_core::log::{Mark, Receipt};
 use cornjacket_core::time::Micros;
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
 use super::commit::{Entry, Group, Pending};
@@ -20,27 +24,70 @@ use super::queue::{Queue, Step, Waiting, Work};
 /// Random bytes of an id.
 const RANDOM: usize = 10;
 
+/// More of them would take turns on the memory.
+const MOST_DESKS: usize = 8;
+
+/// From so many messages on, a bundle is decoded in parts, side by side.
+const WORTH_SHARING: usize = 2_048;
+
 /// Collects events for the next commit.
 pub(super) struct Collector {
-    decoder: Decoder,
     environment: Environment,
     queue: Arc<Queue>,
     metrics: Arc<Metrics>,
-    kinds: Kinds,
+    /// One for each core; what is small is all decoded by the first.
+    desks: Vec<Desk>,
+    /// Where desks work side by side, once that was worth it.
+    pool: Option<ThreadPool>,
     group: Group,
+    /// What of the group has left the desks.
+    collected: Collected,
     random: Vec<u8>,
 }
 
+/// Events that will be in the next commit.
+#[derive(Clone, Copy, Default)]
+struct Collected {
+    rows: usize,
+    bytes: usize,
+    /// A number for the next event's place in the commit, above those of all others.
+    sequence: usize,
+}
+
+/// What decodes messages, and may do so beside others of its kind.
+struct Desk {
+    decoder: Decoder,
+    kinds: Kinds,
+}
+
+/// What became of the messages of a bundle, or of some of them.
+#[derive(Default)]
+struct Decoded {
+    entries: Vec<Entry>,
+    /// By their index in the bundle.
+    rejections: Vec<(usize, Rejection)>,
+}
+
 impl Collector {
-    pub fn new(decoder: Decoder, environment: Environment, queue: Arc<Queue>, metrics: Arc<Metrics>) -> Self {
-        let kinds = Kinds::new(Arc::clone(&metrics));
-        Self { decoder, environment, queue, metrics, kinds, group: Group::default(), random: Vec::new() }
+    pub fn new(
+        catalogue: &Catalogue,
+        limits: Limits,
+        environment: Environment,
+        queue: Arc<Queue>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let desk = |_| Desk { decoder: Decoder::new(catalogue, limits), kinds: Kinds::new(Arc::clone(&metrics)) };
+        let desks = (0..cores.min(MOST_DESKS)).map(desk).collect();
+        let (group, collected) = (Group::default(), Collected::default());
+        Self { environment, queue, metrics, desks, pool: None, group, collected, random: Vec::new() }
     }
 
     pub fn run(mut self) {
         loop {
-            let has_pending = !self.group.pending.is_empty();
-            match self.queue.next_step(self.decoder.rows(), self.decoder.bytes(), has_pending) {
+            let first = &self.desks[0].decoder;
+            let (rows, bytes) = (first.rows() + self.collected.rows, first.bytes() + self.collected.bytes);
+            match self.queue.next_step(rows, bytes, self.group.pending.len()) {
                 Step::Decode(waiting) => self.decode(waiting),
                 Step::HandOver => self.hand_over(),
                 Step::End => break,
@@ -76,9 +123,10 @@ impl Collector {
             source: &submission.source,
             metadata: &[],
         };
-        match self.decoder.decode_as(&submission.form, &submission.body, &context) {
+        let Desk { decoder, kinds } = &mut self.desks[0];
+        match decoder.decode_as(&submission.form, &submission.body, &context) {
             Ok(accepted) => {
-                let entry = entry(&mut self.kinds, &submission.source, &accepted);
+                let entry = entry(kinds, &submission.source, &accepted);
                 self.group.pending.push(Pending::One { entry, answer });
             }
             Err(rejection) => {
@@ -95,26 +143,85 @@ impl Collector {
             let _ = answer.send(Err(Refusal::Unavailable("what came before it was not stored".into())));
             return;
         }
-        self.random.resize(bundle.messages.len() * RANDOM, 0);
+        let count = bundle.messages.len();
+        self.random.resize(count * RANDOM, 0);
         self.environment.random.fill(&mut self.random);
-        let mut entries = Vec::with_capacity(bundle.messages.len());
-        let (mut rejected, mut rejections) = (0, Vec::new());
-        let nothing = Known::default();
-        for (index, (message, random)) in bundle.messages.iter().zip(self.random.as_chunks::<RANDOM>().0).enumerate() {
-            let known = bundle.known.get(index).unwrap_or(&nothing);
-            let decoded = decode_message(&mut self.decoder, bundle, (message, known), (*random, now));
-            match decoded {
-                Ok(accepted) => entries.push(entry(&mut self.kinds, &bundle.source, &accepted)),
-                Err(rejection) => {
-                    self.metrics.rejected(&bundle.source, rejection.code);
-                    rejected += 1;
-                    match bundle.rejects {
-                        Rejects::Answer => rejections.push((index, rejection)),
-                        Rejects::DeadLetters => self.group.letters.push(letter(bundle, (message, known), &rejection)),
-                    }
-                }
+        let random = self.random.as_chunks::<RANDOM>().0;
+        let decoded = if count < WORTH_SHARING || self.desks.len() == 1 {
+            Ok(self.desks[0].decode(bundle, 0..count, random, now))
+        } else {
+            self.decode_in_parts(bundle, now)
+        };
+        match decoded {
+            Ok(decoded) => self.add(bundle, decoded, answer),
+            Err(error) => {
+                let reason = inconsistent(&error);
+                let _ = answer.send(Err(Refusal::Unavailable(reason.clone())));
+                self.queue.fail(&reason);
             }
         }
+    }
+
+    /// Each desk takes a part; the parts' events follow each other in the commit as they do in the bundle.
+    fn decode_in_parts(&mut self, bundle: &Bundle, now: Micros) -> cornjacket_core::Result<Decoded> {
+        self.clear_desks()?;
+        if self.pool.is_none() {
+            let name = |number| format!("door-decode-{number}");
+            let pool = ThreadPoolBuilder::new().num_threads(self.desks.len()).thread_name(name).build();
+            self.pool = Some(pool.map_err(|error| Error::Unavailable(format!("no threads to decode: {error}")))?);
+        }
+        let Self { desks, pool: Some(pool), random, collected, .. } = self else { return Ok(Decoded::default()) };
+        let (count, random) = (bundle.messages.len(), random.as_chunks::<RANDOM>().0);
+        let (share, first) = (count.div_ceil(desks.len()), collected.sequence);
+        let part = |(number, desk): (usize, &mut Desk)| {
+            let part = (number * share).min(count)..((number + 1) * share).min(count);
+            desk.decoder.begin_at(first + part.start);
+            desk.decode(bundle, part, random, now)
+        };
+        let parts: Vec<Decoded> = pool.install(|| desks.par_iter_mut().enumerate().map(part).collect());
+        collected.sequence += count;
+        self.clear_desks()?;
+        let mut decoded = Decoded::default();
+        for part in parts {
+            decoded.entries.extend(part.entries);
+            decoded.rejections.extend(part.rejections);
+        }
+        Ok(decoded)
+    }
+
+    /// Takes what is decoded from the desks to the group.
+    fn clear_desks(&mut self) -> cornjacket_core::Result<()> {
+        let Collected { rows, bytes, sequence } = &mut self.collected;
+        for desk in &mut self.desks {
+            *rows += desk.decoder.rows();
+            *bytes += desk.decoder.bytes();
+            // What the first desk decoded by itself begins at this number.
+            *sequence += desk.decoder.rows();
+            self.group.events.extend(desk.decoder.finish()?);
+        }
+        self.desks[0].decoder.begin_at(*sequence);
+        Ok(())
+    }
+
+    /// Adds a bundle to the group.
+    fn add(&mut self, bundle: &Bundle, decoded: Decoded, answer: oneshot::Sender<Result<Taken, Refusal>>) {
+        let Decoded { entries, rejections } = decoded;
+        let rejected = rejections.len() as u64;
+        for (_, rejection) in &rejections {
+            self.metrics.rejected(&bundle.source, rejection.code);
+        }
+        let rejections = match bundle.rejects {
+            Rejects::Answer => rejections,
+            Rejects::DeadLetters => {
+                let nothing = Known::default();
+                let letter = |(index, rejection): (usize, Rejection)| {
+                    let known = bundle.known.get(index).unwrap_or(&nothing);
+                    letter(bundle, (&bundle.messages[index], known), &rejection)
+                };
+                self.group.letters.extend(rejections.into_iter().map(letter));
+                Vec::new()
+            }
+        };
         self.note(bundle);
         let chain = bundle.chain.clone();
         self.group.pending.push(Pending::Bundle { entries, rejected, rejections, chain, answer });
@@ -135,18 +242,39 @@ impl Collector {
     }
 
     fn hand_over(&mut self) {
-        let mut group = std::mem::take(&mut self.group);
-        match self.decoder.finish() {
-            Ok(events) => {
-                group.events = events;
-                self.queue.hand_over(group);
-            }
+        let cleared = self.clear_desks();
+        self.collected = Collected::default();
+        self.desks[0].decoder.begin_at(0);
+        let group = std::mem::take(&mut self.group);
+        match cleared {
+            Ok(()) => self.queue.hand_over(group),
             Err(error) => {
-                let reason = format!("the decoded events do not fit together: {error}");
+                let reason = inconsistent(&error);
                 group.refuse(&Refusal::Unavailable(reason.clone()));
                 self.queue.fail(&reason);
             }
         }
+    }
+}
+
+fn inconsistent(error: &Error) -> String {
+    format!("the decoded events do not fit together: {error}")
+}
+
+impl Desk {
+    /// Decodes some messages of a bundle.
+    fn decode(&mut self, bundle: &Bundle, part: Range<usize>, random: &[[u8; RANDOM]], now: Micros) -> Decoded {
+        let mut decoded = Decoded { entries: Vec::with_capacity(part.len()), rejections: Vec::new() };
+        let nothing = Known::default();
+        for index in part {
+            let known = bundle.known.get(index).unwrap_or(&nothing);
+            let message = &bundle.messages[index];
+            match decode_message(&mut self.decoder, bundle, (message, known), (random[index], now)) {
+                Ok(accepted) => decoded.entries.push(entry(&mut self.kinds, &bundle.source, &accepted)),
+                Err(rejection) => decoded.rejections.push((index, rejection)),
+            }
+        }
+        decoded
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! - the **decoder** takes everything that waits, checks it and collects it in columns. What is rejected is answered at
 //!   once. It goes on collecting for as long as the log is busy, so commits grow under load and are small when idle;
-//! - the **committer** appends a group to the log and then answers everyone in it, while the next one is being decoded.
+//! - the **committer** appends a group to the log and then has everyone in it answered, while the next one is being
+//!   decoded.
 //!
 //! Invariants: an event is answered with its id only after the log said that it is durable; every submission gets
 //! exactly one answer, also when a thread dies; memory is bounded by the queue's limits and two groups'. Nothing
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use cornjacket_core::catalogue::Catalogue;
-use cornjacket_core::codec::{Decoder, Limits};
+use cornjacket_core::codec::Limits;
 use cornjacket_core::dead_letter::DeadLetters;
 use cornjacket_core::door::{Answer, Bundle, BundleAnswer, Door, Refusal, Submission};
 use cornjacket_core::environment::Environment;
@@ -86,13 +87,16 @@ impl GroupCommit {
         let queue = Arc::new(Queue::new(options, metrics.waiting.clone()));
         let door = Self { queue: Arc::clone(&queue), metrics: Arc::clone(&metrics), threads: Mutex::default() };
         let decoder = decode::Collector::new(
-            Decoder::new(catalogue, options.limits),
+            catalogue,
+            options.limits,
             environment.clone(),
             Arc::clone(&queue),
             Arc::clone(&metrics),
         );
         let outage = commit::Outage::default();
-        let committer = commit::Committer { log, letters, clock: environment.clock, queue, metrics, outage };
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let clock = environment.clock;
+        let committer = commit::Committer { log, letters, clock, queue, metrics, outage, runtime };
         door.spawn("door-decode", move || decoder.run())?;
         door.spawn("door-commit", move || committer.run())?;
         Ok(door)

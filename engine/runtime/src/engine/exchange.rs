@@ -6,6 +6,9 @@ use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::graph::Exchange;
 use cornjacket_core::id::murmur2;
+use rayon::prelude::*;
+
+use super::node::PARALLEL_ROWS;
 
 /// For each task of the reader, the batches it takes: those of task 0 before it first, then those of task 1, and so on.
 pub(super) fn exchange(by: &Exchange, from: &[Vec<Batch>], tasks: usize) -> Result<Vec<Vec<Batch>>> {
@@ -18,27 +21,36 @@ pub(super) fn exchange(by: &Exchange, from: &[Vec<Batch>], tasks: usize) -> Resu
         }
         Exchange::Gather => to[0].extend(from.iter().flatten().cloned()),
         Exchange::Hash(columns) => {
-            for batch in from.iter().flatten() {
-                scatter(batch, columns, &mut to)?;
+            let batches: Vec<&Batch> = from.iter().flatten().collect();
+            let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+            let scatter = |batch: &&Batch| scatter(batch, columns, tasks);
+            let scattered: Vec<Vec<Option<Batch>>> = if rows >= PARALLEL_ROWS && rayon::current_num_threads() > 1 {
+                batches.par_iter().map(scatter).collect::<Result<_>>()?
+            } else {
+                batches.iter().map(scatter).collect::<Result<_>>()?
+            };
+            for parts in scattered {
+                for (batches, part) in to.iter_mut().zip(parts) {
+                    batches.extend(part);
+                }
             }
         }
     }
     Ok(to)
 }
 
-fn scatter(batch: &Batch, columns: &[usize], to: &mut [Vec<Batch>]) -> Result<()> {
-    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); to.len()];
-    for (row, task) in (0..).zip(task_of_rows(batch, columns, to.len())?) {
+/// For each task, the rows of a batch that are its.
+fn scatter(batch: &Batch, columns: &[usize], tasks: usize) -> Result<Vec<Option<Batch>>> {
+    let mut rows: Vec<Vec<u32>> = vec![Vec::new(); tasks];
+    for (row, task) in (0..).zip(task_of_rows(batch, columns, tasks)?) {
         rows[task].push(row);
     }
-    for (batches, rows) in to.iter_mut().zip(rows) {
-        match rows.len() {
-            0 => {}
-            all if all == batch.num_rows() => batches.push(batch.clone()),
-            _ => batches.push(batch.take(&UInt32Array::from(rows))?),
-        }
-    }
-    Ok(())
+    let part = |rows: Vec<u32>| match rows.len() {
+        0 => Ok(None),
+        all if all == batch.num_rows() => Ok(Some(batch.clone())),
+        _ => batch.take(&UInt32Array::from(rows)).map(Some),
+    };
+    rows.into_iter().map(part).collect()
 }
 
 /// The task is the hash of the key's row encoding: the same for equal keys whatever batch they come in.

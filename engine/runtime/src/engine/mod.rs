@@ -319,7 +319,9 @@ impl Engine {
         self.clocks.settle(now);
         self.clocks.apply(&record.raises);
         self.nodes.advance(&self.clocks.watermarks());
-        match &self.pool {
+        // Waking the other threads for a handful of rows costs more than working on them here.
+        let is_worth_it = rows >= node::PARALLEL_ROWS as u64 || self.nodes.is_due();
+        match self.pool.as_ref().filter(|_| is_worth_it) {
             Some(pool) => pool.install(|| self.nodes.run(&mut epoch))?,
             None => self.nodes.run(&mut epoch)?,
         }

@@ -17,7 +17,7 @@ use super::dead;
 use super::exchange::exchange;
 
 /// Below this many rows a node's tasks run one after the other: handing them out would cost more.
-const PARALLEL_ROWS: usize = 4_096;
+pub(super) const PARALLEL_ROWS: usize = 4_096;
 
 /// What an epoch makes on its way.
 pub(super) struct Epoch {
@@ -188,6 +188,12 @@ impl Nodes {
             _ => false,
         };
         self.running.iter().zip(self.watermarks(types)).any(fires)
+    }
+
+    /// Whether some operator emits now that its watermark has risen: far more rows than came in, perhaps.
+    pub(super) fn is_due(&self) -> bool {
+        let is_due = |node: &Running| node.next_timer().zip(node.watermark).is_some_and(|(timer, now)| timer <= now);
+        self.running.iter().any(is_due)
     }
 
     pub(super) fn advance(&mut self, types: &Watermarks) {

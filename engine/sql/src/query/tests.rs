@@ -270,12 +270,13 @@ async fn who_stops_reading_stops_the_scan_and_frees_its_slot() {
         assert!(error == QueryError::Busy && Instant::now() < patience, "{error}");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // The scan learns of it with the batch after the one that it was about to give.
-    tokio::time::sleep(Duration::from_millis(20)).await;
-    let given = numbers.given.load(Ordering::SeqCst);
-    assert!(given < 50, "{given} batches were read for one");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(numbers.given.load(Ordering::SeqCst), given);
+    // The scan learns of it with the batch after the one that it was about to give, once its thread has its turn.
+    let (mut given, mut before) = (numbers.given.load(Ordering::SeqCst), usize::MAX);
+    while given != before {
+        assert!(given < 50, "{given} batches were read for one");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        (before, given) = (given, numbers.given.load(Ordering::SeqCst));
+    }
 }
 
 #[tokio::test]

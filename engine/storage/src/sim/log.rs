@@ -155,9 +155,13 @@ impl SimLog {
         slice: &mut Slice,
     ) -> usize {
         let offsets = segment.offsets.values();
-        let skip = offsets.partition_point(|offset| *offset < from.get(&segment.at));
-        let stop =
-            until.map_or(offsets.len(), |until| offsets.partition_point(|offset| *offset < until.get(&segment.at)));
+        // Looked up once, not for every offset that is compared.
+        let first_before = |position: &Positions| {
+            let position = position.get(&segment.at);
+            offsets.partition_point(|offset| *offset < position)
+        };
+        let skip = first_before(from);
+        let stop = until.map_or(offsets.len(), first_before);
         if stop <= skip {
             return 0;
         }

@@ -13,7 +13,7 @@ use cornjacket_core::log::{Columns, Positions, TopicPartition};
 
 use super::index::Block;
 use super::log::Shared;
-use crate::block::{Cut, Footer, decode_type, encode};
+use crate::block::{Cut, Footer, encode};
 use crate::split::Segment;
 
 /// A merged block is about this large at most.
@@ -133,10 +133,10 @@ fn merge(shared: &Shared, run: &Run) -> Result<Option<(Footer, Vec<u8>)>> {
         if block.footer.types.iter().any(|index| !cut.catalogue.types.contains_key(&index.event_type)) {
             return Ok(None);
         }
-        let Some(body) = shared.body(*seq, &block.footer)? else { return Ok(None) };
+        let Some(decoded) = shared.decode(*seq, &block.footer, &cut)? else { return Ok(None) };
         for index in &block.footer.types {
             let Some(event_type) = cut.catalogue.types.get(&index.event_type) else { return Ok(None) };
-            let rows = decode_type(index, &body, event_type, None).map_err(|error| shared.in_block(*seq, error))?;
+            let Some(rows) = decoded.get(&index.event_type) else { return Ok(None) };
             segments.extend(index.spans.iter().map(|span| Segment {
                 event_type: Arc::clone(event_type),
                 at: TopicPartition { topic: index.topic.as_str().into(), partition: span.partition },

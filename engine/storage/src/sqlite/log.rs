@@ -26,7 +26,7 @@ use super::forget::begins;
 use super::index::{Block, Decoded, Index};
 use super::place::Place;
 use super::wal;
-use crate::block::{Cut, Footer, TypeIndex, decode_type, encode};
+use crate::block::{Cut, Footer, TypeIndex, decode_type, encode_types};
 use crate::split::{Split, client_ids, split};
 
 pub(super) const MIGRATIONS: [&str; 4] = [
@@ -329,8 +329,9 @@ impl Shared {
     }
 
     fn write(&self, writer: &mut Writer, laid_out: Split, notes: &Notes) -> Result<Committed> {
-        let (footer, body) = encode(&laid_out.segments)?;
+        let (footer, body) = encode_types(&laid_out.segments, &laid_out.types)?;
         let block = Block { bytes: body.len(), ..block_of(&laid_out, footer) };
+        let stored = laid_out.types.values().map(|rows| rows.num_rows() as u64).sum();
         let seq = writer.next;
         writer.appends += 1;
         let now = self.environment.clock.now();
@@ -340,11 +341,10 @@ impl Shared {
             Ok(()) => {
                 self.place.fold(connection);
                 writer.next += 1;
-                self.publish(seq, block, &laid_out)?;
+                self.publish(seq, block, laid_out.types);
             }
             Err(error) => self.after_failure(writer, seq, error)?,
         }
-        let stored = laid_out.segments.iter().map(|segment| segment.rows.num_rows() as u64).sum();
         Ok(Committed { stored, repeated: laid_out.repeated })
     }
 
@@ -383,24 +383,12 @@ impl Shared {
         )))
     }
 
-    fn publish(&self, seq: i64, block: Block, laid_out: &Split) -> Result<()> {
-        let mut by_type: BTreeMap<String, Vec<(u32, RecordBatch)>> = BTreeMap::new();
-        for segment in &laid_out.segments {
-            let rows = (segment.at.partition, segment.rows.clone());
-            by_type.entry(segment.event_type.name.clone()).or_default().push(rows);
-        }
-        let mut decoded = BTreeMap::new();
-        for (name, mut rows) in by_type {
-            rows.sort_by_key(|(partition, _)| *partition);
-            let batches: Vec<RecordBatch> = rows.into_iter().map(|(_, rows)| rows).collect();
-            decoded.insert(name, arrow::compute::concat_batches(&batches[0].schema(), &batches)?);
-        }
+    fn publish(&self, seq: i64, block: Block, decoded: BTreeMap<String, RecordBatch>) {
         let bytes = decoded.values().map(RecordBatch::get_array_memory_size).sum();
         let mut index = self.index.lock();
         index.add(seq, block);
         index.keep(seq, Arc::new(decoded), bytes);
         self.grown.notify_all();
-        Ok(())
     }
 
     /// Puts a merged block in the place of others, in the file and then in the index.

@@ -7,21 +7,20 @@ use std::time::Duration;
 use arrow::array::AsArray;
 use cornjacket_core::catalogue::{Catalogue, EventType, Field, FieldType, UnknownFields, WatermarkPolicy, stored};
 use cornjacket_core::dead_letter::{DeadLetter, DeadLetters, LetterFilter, LetterState, StoredDeadLetter};
-use cornjacket_core::door::{
-    Bundle, ClientId, Door, EnvelopeTemplate, Form, Message, Refusal, Rejects, Submission, Taken,
-};
+use cornjacket_core::door::{ClientId, Door, Form, Refusal, Submission};
 use cornjacket_core::environment::{Clock, Environment, Random};
 use cornjacket_core::id::EventId;
 use cornjacket_core::log::{
     Columns, Committed, EventLog, Events, LogCount, Mark, Notes, Positions, Slice, TopicPartition,
 };
-use cornjacket_core::template::Template;
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::{Condvar, Mutex};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::{DoorOptions, GroupCommit};
+
+mod bundles;
 
 /// What a held log is to do with the next commits.
 enum Order {
@@ -418,70 +417,4 @@ async fn a_broken_log_closes_the_door() {
         assert!(harness.commits().is_empty());
         assert!(harness.metric("cornjacket_door_queue_events 0"));
     }
-}
-
-/// Two payloads that fit, one that does not, one that the source could not read, and an envelope's time and identity.
-fn bundle(event_type: &Arc<EventType>) -> Bundle {
-    let lines =
-        [r#"{"value":1,"id":"a","at":1767225600}"#, r#"{"value":"x","id":"b"}"#, "???", r#"{"value":2,"id":"a"}"#];
-    let mut bytes = Vec::new();
-    let mut messages = Vec::new();
-    for (number, line) in (1..).zip(lines) {
-        let start = bytes.len();
-        bytes.extend_from_slice(line.as_bytes());
-        let fault = (line == "???").then(|| "no such row".to_string());
-        messages.push(Message { bytes: start..bytes.len(), number, fault });
-    }
-    let template = |text: &str| Template::parse(text, &[]).expect("a template");
-    let envelope = EnvelopeTemplate {
-        event_type: Arc::clone(event_type),
-        aggregate_id: template("d-${payload.id}"),
-        event_time: None,
-        event_id: Some(template("${payload.id}")),
-    };
-    let (source, origin) = ("import".into(), "in.ndjson".into());
-    let (known, envelope) = (Vec::new(), Some(Arc::new(envelope)));
-    Bundle {
-        source,
-        origin,
-        bytes,
-        messages,
-        known,
-        envelope,
-        position: Some("here".into()),
-        receipts: Vec::new(),
-        rejects: Rejects::DeadLetters,
-        chain: None,
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_is_stored_whole_with_its_mark_and_what_is_wrong_is_a_dead_letter() {
-    let harness = Harness::new(DoorOptions::default());
-    let event_type = Arc::clone(&harness.event_type);
-    let first = Arc::new(bundle(&event_type));
-    harness.log.order(Order::Fail(Error::Full("the disk".into())));
-    harness.log.order(Order::Store);
-    assert!(matches!(harness.door.submit_bundle(Arc::clone(&first)).await, Err(Refusal::Unavailable(_))));
-    // The same identity twice: the first is stored.
-    let taken = harness.door.submit_bundle(first).await.expect("taken");
-    assert_eq!(taken, Taken { stored: 1, repeated: 1, rejected: 2, ..Taken::default() });
-    let state = harness.log.state.lock();
-    assert_eq!(state.commits, [[1.0]]);
-    assert_eq!(state.marks, [Mark { source: "import".into(), position: "here".into() }]);
-    let last: Vec<(&str, Option<&str>, &[u8])> =
-        state.letters.iter().rev().take(2).map(|l| (l.reason.as_str(), l.place.as_deref(), &*l.body)).collect();
-    let wrong: &[u8] = br#"{"value":"x","id":"b"}"#;
-    assert_eq!(last, [("decode", Some("in.ndjson:3"), &b"???"[..]), ("validation", Some("in.ndjson:2"), wrong)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bundle_of_which_nothing_is_right_still_moves_its_mark() {
-    let harness = Harness::new(DoorOptions::default());
-    let mut bundle = bundle(&harness.event_type);
-    bundle.messages.retain(|message| message.number == 3);
-    harness.log.order(Order::Store);
-    let taken = harness.door.submit_bundle(Arc::new(bundle)).await.expect("taken");
-    assert_eq!(taken, Taken { stored: 0, repeated: 0, rejected: 1, ..Taken::default() });
-    assert_eq!(harness.log.state.lock().marks.len(), 1);
 }
