@@ -3,8 +3,6 @@
 //! Columns are called `c0`, `c1`, … in the order of the projection, since `SQLite`'s column names know no case; the key's
 //! text is the primary key.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::DataType;
 use cornjacket_core::id::EventId;
@@ -13,7 +11,7 @@ use cornjacket_core::store::RowFilter;
 use cornjacket_core::time::{Micros, timestamp_type};
 use cornjacket_core::{Error, Result};
 use rusqlite::types::{ToSql, Value, ValueRef};
-use rusqlite::{Connection, Statement};
+use rusqlite::{CachedStatement, Connection, Statement};
 
 use super::connection::storage_error;
 use super::read_schema;
@@ -33,7 +31,7 @@ pub(super) fn table_name(projection: &str) -> String {
 pub(super) fn layout(spec: &ProjectionSpec) -> String {
     let column = |field: &std::sync::Arc<arrow::datatypes::Field>| format!("{} {}", field.name(), field.data_type());
     let columns: Vec<String> = spec.schema.fields().iter().map(column).collect();
-    format!("{} by {:?}, with stamps", columns.join(", "), spec.key)
+    format!("{} by {:?}, third layout", columns.join(", "), spec.key)
 }
 
 /// The column that retention goes by.
@@ -51,7 +49,7 @@ pub(super) fn create(connection: &Connection, spec: &ProjectionSpec) -> Result<(
     let sql = format!(
         "DROP TABLE IF EXISTS {table};
          CREATE TABLE {table} (_key TEXT PRIMARY KEY, {columns}_time INTEGER NOT NULL, _order INTEGER NOT NULL,
-                               _event_id BLOB, _updated_at INTEGER NOT NULL, _stamp INTEGER NOT NULL) WITHOUT ROWID;"
+                               _event_id BLOB, _updated_at INTEGER NOT NULL) WITHOUT ROWID;"
     );
     connection.execute_batch(&sql).map_err(storage_error)?;
     if let Some(time) = spec.time {
@@ -61,22 +59,55 @@ pub(super) fn create(connection: &Connection, spec: &ProjectionSpec) -> Result<(
     Ok(())
 }
 
-fn upsert(spec: &ProjectionSpec, mode: WriteMode) -> String {
-    let mut columns = column_names(spec);
-    columns.extend(["_time", "_order", "_event_id", "_updated_at"].map(String::from));
-    // The stamp of the write that made the row stays, so a row that comes back with another one was there before.
-    let places: String = (0..=columns.len()).map(|_| ", ?").collect();
-    let sets: Vec<String> = columns.iter().map(|name| format!("{name} = excluded.{name}")).collect();
-    let newer = match mode {
-        WriteMode::Newest => " WHERE (excluded._time, excluded._order) >= (_time, _order)",
-        WriteMode::Changelog => "",
-    };
-    format!(
-        "INSERT INTO {} (_key, {}, _stamp) VALUES (?{places}) ON CONFLICT (_key) DO UPDATE SET {}{newer} RETURNING _stamp",
-        table_name(&spec.name),
-        columns.join(", "),
-        sets.join(", ")
-    )
+/// Puts a row in and updates one; the values have the same numbers in both. Together they are an upsert that tells which of
+/// the two it did. `RETURNING` would tell as well, but then `SQLite` makes a table and a journal for each row.
+struct Put<'a> {
+    insert: CachedStatement<'a>,
+    update: CachedStatement<'a>,
+    /// Whether the last row was new. The next one probably is the same, so that is tried first.
+    is_new: bool,
+}
+
+/// What became of a row.
+enum Fate {
+    Inserted,
+    Updated,
+    /// A newer one is there.
+    Superseded,
+}
+
+impl<'a> Put<'a> {
+    fn prepare(connection: &'a Connection, spec: &ProjectionSpec, mode: WriteMode) -> Result<Self> {
+        let mut columns = vec!["_key".to_string()];
+        columns.extend(column_names(spec));
+        columns.extend(["_time", "_order", "_event_id", "_updated_at"].map(String::from));
+        let count = columns.len();
+        let table = table_name(&spec.name);
+        let places: Vec<String> = (1..=count).map(|place| format!("?{place}")).collect();
+        let sets: Vec<String> =
+            columns.iter().zip(&places).skip(1).map(|(name, place)| format!("{name} = {place}")).collect();
+        let newer = match mode {
+            WriteMode::Newest => format!(" AND ({}, {}) >= (_time, _order)", places[count - 4], places[count - 3]),
+            WriteMode::Changelog => String::new(),
+        };
+        let (columns, places) = (columns.join(", "), places.join(", "));
+        let insert = format!("INSERT INTO {table} ({columns}) VALUES ({places}) ON CONFLICT (_key) DO NOTHING");
+        let update = format!("UPDATE {table} SET {} WHERE _key = ?1{newer}", sets.join(", "));
+        let prepare = |sql: &str| connection.prepare_cached(sql).map_err(storage_error);
+        Ok(Self { insert: prepare(&insert)?, update: prepare(&update)?, is_new: true })
+    }
+
+    fn row(&mut self, bind: impl Fn(&mut Statement<'_>) -> Result<()>) -> Result<Fate> {
+        for _ in 0..2 {
+            let statement = if self.is_new { &mut self.insert } else { &mut self.update };
+            bind(statement)?;
+            if statement.raw_execute().map_err(storage_error)? > 0 {
+                return Ok(if self.is_new { Fate::Inserted } else { Fate::Updated });
+            }
+            self.is_new = !self.is_new;
+        }
+        Ok(Fate::Superseded)
+    }
 }
 
 /// Writes an epoch's rows.
@@ -84,10 +115,10 @@ pub(super) fn write(connection: &Connection, write: &ProjectionWrite, now: Micro
     let spec = &write.projection;
     let keys = key_texts(&write.rows, &spec.key)?;
     let columns = write.rows.columns().iter().map(Bound::new).collect::<Result<Vec<_>>>()?;
-    let mut put = connection.prepare_cached(&upsert(spec, write.mode)).map_err(storage_error)?;
+    let mut put = Put::prepare(connection, spec, write.mode)?;
     let delete = format!("DELETE FROM {} WHERE _key = ?", table_name(&spec.name));
     let mut delete = connection.prepare_cached(&delete).map_err(storage_error)?;
-    let (mut written, stamp) = (Written::default(), next_stamp());
+    let mut written = Written::default();
     for (row, key) in keys.iter().enumerate() {
         if write.weight.as_ref().is_some_and(|weight| weight.value(row) < 0) {
             match delete.execute([key]).map_err(storage_error)? {
@@ -96,34 +127,19 @@ pub(super) fn write(connection: &Connection, write: &ProjectionWrite, now: Micro
             }
             continue;
         }
-        bind_row(&mut put, write, key, (&columns, row))?;
-        put.raw_bind_parameter(columns.len() + 5, now).map_err(storage_error)?;
-        put.raw_bind_parameter(columns.len() + 6, stamp).map_err(storage_error)?;
-        let mut returned = put.raw_query();
-        match returned.next().map_err(storage_error)? {
-            None => written.superseded += 1,
-            Some(row) if row.get::<_, i64>(0).map_err(storage_error)? == stamp => written.inserted += 1,
-            Some(_) => written.updated += 1,
+        match put.row(|statement| bind_row(statement, write, (key, now), (&columns, row)))? {
+            Fate::Inserted => written.inserted += 1,
+            Fate::Updated => written.updated += 1,
+            Fate::Superseded => written.superseded += 1,
         }
     }
     Ok(written)
 }
 
-/// A number that no write had before, in no process.
-fn next_stamp() -> i64 {
-    static NEXT: AtomicI64 = AtomicI64::new(0);
-    // Random at first, so that a process's numbers do not run into those of the one before it.
-    if NEXT.load(Ordering::Relaxed) == 0 {
-        let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-        let _ = NEXT.compare_exchange(0, (random >> 16).cast_signed() << 15, Ordering::Relaxed, Ordering::Relaxed);
-    }
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
-
 fn bind_row(
     put: &mut Statement<'_>,
     write: &ProjectionWrite,
-    key: &str,
+    (key, now): (&str, Micros),
     (columns, row): (&[Bound], usize),
 ) -> Result<()> {
     let mut bind = |at: usize, value: &dyn ToSql| put.raw_bind_parameter(at, value).map_err(storage_error);
@@ -135,7 +151,8 @@ fn bind_row(
     bind(rest, &write.time.value(row))?;
     bind(rest + 1, &write.order.value(row))?;
     let id = write.event_id.as_ref().filter(|ids| ids.is_valid(row)).map(|ids| ids.value(row));
-    bind(rest + 2, &id)
+    bind(rest + 2, &id)?;
+    bind(rest + 3, &now)
 }
 
 /// The `WHERE` of a filter and its values; `None` if no row can fit.
