@@ -99,6 +99,7 @@ Exit codes: 0 ended in order, 1 the pipeline file is wrong, 2 the environment is
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Run {
     /// The pipeline file.
     pub file: PathBuf,

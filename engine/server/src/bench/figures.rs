@@ -10,6 +10,7 @@ pub(super) struct Times(Vec<Duration>);
 
 /// Milliseconds that half, 99 in 100, and all of them took at most.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[allow(clippy::struct_field_names, reason = "names in JSON end in their unit")]
 pub(super) struct Percentiles {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
