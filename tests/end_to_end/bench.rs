@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::process::{Process, binary, example, output};
 
@@ -28,13 +29,15 @@ sinks:
   single: { projection: { from: few, key: [who] } }
 ";
 
-const SMALL: [&str; 6] = ["--connections", "4", "--batch", "500", "--keys", "50"];
+const SMALL: [&str; 4] = ["--connections", "4", "--keys", "50"];
 
 fn bench(pipeline: &Path, data: &Path, more: &[&str]) -> Command {
     let mut command = binary();
     command.arg("bench").arg(pipeline).arg("--data-dir").arg(data).args(SMALL).args(more);
-    if !more.contains(&"--seconds") {
-        command.args(["--seconds", "1"]);
+    for (flag, value) in [("--seconds", "1"), ("--batch", "500")] {
+        if !more.contains(&flag) {
+            command.args([flag, value]);
+        }
     }
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
@@ -122,6 +125,25 @@ async fn a_process_that_runs_has_exactly_the_accepted_events() {
     let keys = process.sql("SELECT count(*) AS n FROM newest").await;
     assert_eq!(keys, [json!({"n": 50})]);
     process.assert_balanced().await;
+}
+
+/// A key that may hand in few events a second is told to wait, which is no error, and what was accepted is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_and_rates_are_kept() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pipeline, data, keys) =
+        (folder.path().join("orders.yaml"), folder.path().join("data"), folder.path().join("keys.txt"));
+    std::fs::write(&pipeline, PIPELINE).expect("written");
+    let hash = Sha256::digest(b"a key").iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    std::fs::write(&keys, format!("bench {hash} ingest,query rate=300/s\n")).expect("written");
+    let process = Process::start_with(&pipeline, &data, &["--api-keys-file", keys.to_str().expect("UTF-8")]).await;
+    let more = ["--url", &process.ingest, "--query-url", &process.query, "--batch", "100"];
+    let nobody = bench(&pipeline, &data, &more).output().expect("runs");
+    let text = String::from_utf8_lossy(&nobody.stderr);
+    assert!(nobody.status.code() == Some(1) && text.contains("a key is needed"), "{text}");
+    let report = measured(&pipeline, &data, &[&more[..], &["--api-key", "a key"]].concat()).await;
+    assert_accounted_for(&report);
+    assert!(number(&report["put_off"]) > 0.0, "{report}");
 }
 
 #[test]

@@ -134,7 +134,7 @@ impl Load {
         together(tasks, began).await
     }
 
-    /// Sends these events, and gives the ids of those that are stored.
+    /// Sends these events, each until it is taken or refused, and gives the ids of those that are stored.
     pub(super) async fn these(&self, events: &[Bytes]) -> Result<(Vec<String>, Tally), Failure> {
         #[derive(Deserialize)]
         struct Accepted {
@@ -144,9 +144,12 @@ impl Load {
         let (path, content_type) = Form::Single.path();
         let (mut ids, mut outcome) = (Vec::new(), Outcome::default());
         for event in events {
-            let answer = connection.post(path, content_type, event.clone()).await?;
-            ids.extend(serde_json::from_slice(&answer.body).ok().map(|Accepted { event_id }| event_id));
-            self.count(Form::Single, &answer, &mut outcome)?;
+            loop {
+                let answer = connection.post(path, content_type, event.clone()).await?;
+                ids.extend(serde_json::from_slice(&answer.body).ok().map(|Accepted { event_id }| event_id));
+                let Some(wait) = self.count(Form::Single, &answer, &mut outcome)? else { break };
+                tokio::time::sleep(wait).await;
+            }
         }
         Ok((ids, outcome.tally))
     }

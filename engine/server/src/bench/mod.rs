@@ -1,8 +1,8 @@
 //! `cornjacket bench`: what a pipeline takes on the user's own machine.
 //!
-//! The pipeline runs as a process of its own on a folder that is thrown away, or is one that runs already. It is given synthetic
-//! events in three ways, and what it took is counted: by the clock, by the system, and by the pipeline's own audit, which must balance
-//! for the figures to mean anything.
+//! The pipeline runs as a process of its own on a folder that is thrown away, or is one that runs already. It is given
+//! synthetic events in three ways, and what it took is counted: by the clock, by the system, and by the pipeline's own
+//! audit, which must balance for the figures to mean anything.
 
 mod books;
 mod client;
@@ -23,7 +23,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use cornjacket_compiler::Pipeline;
+use cornjacket_compiler::{Pipeline, SourceEntry};
+use cornjacket_core::component::BuiltSource;
 use cornjacket_core::graph::{Node, NodeKind};
 use cornjacket_operators::sources::http as http_source;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,10 +47,10 @@ use server::{Server, Usage};
 pub const ABOUT: &str = "\
 Measure what a pipeline takes on this machine.
 
-The pipeline runs as a process of its own on a temporary data folder, which is removed in the end; your data are not touched. It is
-given synthetic events of its event types that satisfy its catalogue: one a request, then in batches, then at a fixed rate. Before
-that the disk is measured, which bounds how soon an event can be durable. In the end the audit must balance and every accepted
-event must be stored: otherwise the figures mean nothing, and the command fails.
+The pipeline runs as a process of its own on a temporary data folder, which is removed in the end; your data are not
+touched. It is given synthetic events of its event types that satisfy its catalogue: one a request, then in batches, then
+at a fixed rate. Before that the disk is measured, which bounds how soon an event can be durable. In the end the audit
+must balance and every accepted event must be stored: otherwise the figures mean nothing, and the command fails.
 
 The load is made on this machine too, so it takes a part of the processor that clients elsewhere would not.";
 
@@ -64,8 +65,8 @@ Examples:
 
 What each row means: docs/performance.md, Your own machine.
 
-Exit codes: 0 measured and everything is accounted for, 1 the pipeline or a flag is wrong, or events got lost, 2 the environment
-is (a folder that cannot be written, a service that does not answer), 130 stopped by Ctrl-C.";
+Exit codes: 0 measured and everything is accounted for, 1 the pipeline or a flag is wrong, or events got lost, 2 the
+environment is (a folder that cannot be written, a service that does not answer), 130 stopped by Ctrl-C.";
 
 /// Arguments of `bench`.
 #[derive(Debug, Args)]
@@ -127,6 +128,7 @@ pub fn bench(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.url.is_none() && !arguments.allow_outside {
         stays_inside(&pipeline)?;
     }
+    tell_of_readers(&pipeline, arguments);
     let [keys, batch] = [arguments.keys, arguments.batch].map(|number| usize::try_from(number).unwrap_or(1));
     let events = Events::make(&pipeline.catalogue, &arguments.event_type, keys, batch).map_err(Failure::Input)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -157,6 +159,14 @@ fn has_http_source(pipeline: &Pipeline, arguments: &Arguments) -> Result<(), Fai
         )));
     }
     one_http_source(pipeline).map_err(Failure::Input)
+}
+
+/// What comes in beside the synthetic events takes its part of the machine.
+fn tell_of_readers(pipeline: &Pipeline, arguments: &Arguments) {
+    let is_read = |source: &&SourceEntry| arguments.url.is_none() && matches!(source.built, BuiltSource::Read(_));
+    for SourceEntry { name, .. } in pipeline.sources.iter().filter(is_read) {
+        eprintln!("the source `{name}` is read meanwhile: what it brings is computed too, and not counted");
+    }
 }
 
 /// What a process that is thrown away leaves behind must not be seen by anybody.

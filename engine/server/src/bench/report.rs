@@ -148,13 +148,13 @@ impl Report {
         }
         if self.rejected > 0 {
             let why = self.first_rejection.as_deref().unwrap_or("?");
-            words.push(format!("{} events were rejected, the first: {why}", HumanCount(self.rejected)));
+            words.push(format!("rejected: {}, the first: {why}", HumanCount(self.rejected)));
         }
         if self.put_off > 0 {
-            words.push(format!("{} requests were told to come again later (429, 503)", HumanCount(self.put_off)));
+            words.push(format!("told to come again later (429, 503): {} requests", HumanCount(self.put_off)));
         }
         if let Some(first) = &self.dead_letters.first {
-            words.push(format!("{} dead letters, the first: {first}", HumanCount(self.dead_letters.count)));
+            words.push(format!("dead letters: {}, the first: {first}", HumanCount(self.dead_letters.count)));
         }
         words
     }
@@ -222,15 +222,15 @@ mod tests {
         };
         let text = report.text();
         for expected in [
-            "single events, 64 connections ┆  12,346 ┆ events/s",
+            "single events, 64 connections ┆   12,346 ┆ events/s",
             "1.00 ms ┆ 2.50 ms ┆ 9.00 ms",
             "batches of 10,000",
             "2.0 ┆ MB/s",
             "at 1,000 events/s",
             "1.00 MiB",
             "30 events were accepted, all are stored, and the audit balances (5 checks)",
-            "1 events were rejected, the first: why\\u{1b}[31m",
-            "2 dead letters, the first: late of minutes: too late",
+            "rejected: 1, the first: why\\u{1b}[31m",
+            "dead letters: 2, the first: late of minutes: too late",
         ] {
             assert!(text.contains(expected), "{expected}\n{text}");
         }
