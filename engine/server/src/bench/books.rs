@@ -1,5 +1,5 @@
-//! What the service itself says of the events: whether the audit balances, what is stored, what became a dead letter, and
-//! whether all is computed.
+//! What the service itself says of the events: whether the audit balances, what is stored, what became a dead letter,
+//! and whether all is computed.
 
 use std::time::{Duration, Instant};
 
@@ -117,8 +117,8 @@ impl Audit {
     pub(super) fn verdict(&self, accepted: u64) -> Result<(), Failure> {
         if let Some(Check { check, node, equation, left, right, .. }) = self.wrong.first() {
             return Err(Failure::Input(anyhow!(
-                "the audit does not balance: {} of {} checks do not hold, the first is {check} of {node} ({equation}: {left} \
-                 and {right}). Events or rows got lost there, or came twice",
+                "the audit does not balance: {} of {} checks do not hold, the first is {check} of {node} ({equation}: \
+                 {left} and {right}). Events or rows got lost there, or came twice",
                 self.wrong.len(),
                 self.checks
             )));

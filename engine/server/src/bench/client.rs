@@ -1,5 +1,5 @@
-//! Keep-alive connections that cost little beside what is measured: HTTP/1.1 over one socket each, and the common client
-//! where the service is behind TLS.
+//! Keep-alive connections that cost little beside what is measured: HTTP/1.1 over one socket each, and the common
+//! client where the service is behind TLS.
 
 use std::sync::Arc;
 use std::time::Duration;

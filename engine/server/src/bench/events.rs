@@ -1,7 +1,7 @@
 //! Synthetic events: of each event type of a pipeline, with payloads that its catalogue takes.
 //!
-//! They are made before anything is measured, as lines of bodies; a single event is a piece of a body. They carry neither
-//! ids nor times: the service gives each one its own, so the same line sent again is another event, of now.
+//! They are made before anything is measured, as lines of bodies; a single event is a piece of a body. They carry
+//! neither ids nor times: the service gives each one its own, so the same line sent again is another event, of now.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! The load: connections that each send the next body when they have the answer, or bodies that each have their time.
 //!
-//! With a fixed rate an event's time is counted from when it was due, also where every connection was still waiting for an
-//! answer then. So a service that stands still for a while pays for all events of that while, and not for one a connection.
+//! With a fixed rate an event's time is counted from when it was due, also where every connection was still waiting for
+//! an answer then. So a service that stands still for a while pays for all events of that while, and not for one a
+//! connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -238,7 +239,7 @@ impl Drop for Stop {
 }
 
 impl Schedule {
-    /// Says when events are due, on a thread: it sleeps more exactly than the runtime's clock, which counts milliseconds.
+    /// Says when events are due, on a thread: it sleeps more exactly than the runtime, which counts milliseconds.
     fn start(&self, connections: u32) -> Result<Stop, Failure> {
         let schedule = self.clone();
         let telling = move || {

@@ -48,8 +48,8 @@ pub const ABOUT: &str = "\
 Measure what a pipeline takes on this machine.
 
 The pipeline runs as a process of its own on a temporary data folder, which is removed in the end; your data are not
-touched. It is given synthetic events of its event types that satisfy its catalogue: one a request, then in batches, then
-at a fixed rate. Before that the disk is measured, which bounds how soon an event can be durable. In the end the audit
+touched. It is given synthetic events of its event types that satisfy its catalogue: one a request, then in batches,
+then at a fixed rate. Before that the disk is measured, which bounds how soon an event can be durable. In the end the audit
 must balance and every accepted event must be stored: otherwise the figures mean nothing, and the command fails.
 
 The load is made on this machine too, so it takes a part of the processor that clients elsewhere would not.";
@@ -153,8 +153,8 @@ pub fn bench(arguments: &Arguments) -> Result<(), Failure> {
 fn has_http_source(pipeline: &Pipeline, arguments: &Arguments) -> Result<(), Failure> {
     if !pipeline.sources.iter().any(|source| source.settings.is::<http_source::Settings>()) {
         return Err(Failure::Input(anyhow!(
-            "{}: the pipeline has no source of kind http, and bench sends events over HTTP: add `api: {{ http: {{}} }}` to \
-             its section `sources:`",
+            "{}: the pipeline has no source of kind http, and bench sends events over HTTP: add `api: {{ http: {{}} }}` \
+             to its section `sources:`",
             arguments.file.display()
         )));
     }
@@ -181,8 +181,8 @@ fn stays_inside(pipeline: &Pipeline) -> Result<(), Failure> {
     };
     let Some(what) = pipeline.graph.nodes.iter().find_map(outside) else { return Ok(()) };
     Err(Failure::Input(anyhow!(
-        "{what} for synthetic events: leave it out (an empty URL switches a webhook off), or say --allow-outside if that does \
-         no harm"
+        "{what} for synthetic events: leave it out (an empty URL switches a webhook off), or say --allow-outside if that \
+         does no harm"
     )))
 }
 
@@ -235,8 +235,8 @@ fn query_url(arguments: &Arguments, url: &str) -> Result<Option<String>, Failure
         return Ok(None);
     }
     Err(Failure::Input(anyhow!(
-        "the audit is asked of the query service, and the data folder {} is not that of {url}: say where it is with --query-url \
-         (port 8081 unless it was changed), or name the folder with --data-dir",
+        "the audit is asked of the query service, and the data folder {} is not that of {url}: say where it is with \
+         --query-url (port 8081 unless it was changed), or name the folder with --data-dir",
         arguments.data_dir.display()
     )))
 }

@@ -1,7 +1,7 @@
 //! Texts that match a regular expression, for fields with a `pattern`.
 //!
-//! The expression's syntax tree is walked and a choice is made at each branch. Assertions within the text (`\b`) and limits
-//! of length may rule a text out, so each one is tried against the field before it is used.
+//! The expression's syntax tree is walked and a choice is made at each branch. Assertions within the text (`\b`) and
+//! limits of length may rule a text out, so each one is tried against the field before it is used.
 
 use cornjacket_core::catalogue::Field;
 use rand::Rng;

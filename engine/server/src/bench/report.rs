@@ -27,7 +27,7 @@ pub(super) struct Report {
     pub(super) disk: Option<Disk>,
     pub(super) single: Measured,
     pub(super) batches: Measured,
-    /// From the last answer to a batch until the engine had computed everything; `None` if it did not within ten minutes.
+    /// From the last answer to a batch until the engine had computed everything; `None` if not within ten minutes.
     pub(super) catch_up_seconds: Option<f64>,
     pub(super) paced: Option<Measured>,
     pub(super) memory: Option<Memory>,

@@ -1,7 +1,7 @@
 //! The pipeline as a process of its own, on a data folder that is thrown away.
 //!
-//! It is this program's `run`. It ends in order when its stdin does, so it is not left behind however the measuring process
-//! ends.
+//! It is this program's `run`. It ends in order when its stdin does, so it is not left behind however the measuring
+//! process ends.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
