@@ -198,6 +198,22 @@ fn port_of_measured(folder: &Path) -> (PathBuf, u16) {
     }
 }
 
+/// A process that dies is no figure: the command says how it ended, and with what words.
+#[test]
+fn a_process_that_dies_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let child = bench(&example(), &folder.path().join("data"), &[]).spawn().expect("starts");
+    let (made, _) = port_of_measured(folder.path());
+    let pid = std::fs::read_to_string(made.join("data/lock")).expect("it signs the folder");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(Command::new("kill").args(["-KILL", pid.trim()]).status().expect("kill").success());
+    let output = child.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && output.stdout.is_empty(), "{output:?}");
+    assert!(text.contains("the pipeline has ended (signal: 9"), "{text}");
+    assert_eq!(left_behind(folder.path()), Vec::<PathBuf>::new());
+}
+
 fn is_open(port: u16) -> bool {
     std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -49,8 +49,8 @@ Measure what a pipeline takes on this machine.
 
 The pipeline runs as a process of its own on a temporary data folder, which is removed in the end; your data are not
 touched. It is given synthetic events of its event types that satisfy its catalogue: one a request, then in batches,
-then at a fixed rate. Before that the disk is measured, which bounds how soon an event can be durable. In the end the audit
-must balance and every accepted event must be stored: otherwise the figures mean nothing, and the command fails.
+then at a fixed rate. Before that the disk is measured, which bounds how soon an event can be durable. In the end the
+audit must balance and every accepted event must be stored: otherwise the figures mean nothing, and the command fails.
 
 The load is made on this machine too, so it takes a part of the processor that clients elsewhere would not.";
 
@@ -153,8 +153,8 @@ pub fn bench(arguments: &Arguments) -> Result<(), Failure> {
 fn has_http_source(pipeline: &Pipeline, arguments: &Arguments) -> Result<(), Failure> {
     if !pipeline.sources.iter().any(|source| source.settings.is::<http_source::Settings>()) {
         return Err(Failure::Input(anyhow!(
-            "{}: the pipeline has no source of kind http, and bench sends events over HTTP: add `api: {{ http: {{}} }}` \
-             to its section `sources:`",
+            "{}: the pipeline has no source of kind http, and bench sends over HTTP: add `api: {{ http: {{}} }}` to \
+             its section `sources:`",
             arguments.file.display()
         )));
     }
@@ -181,7 +181,7 @@ fn stays_inside(pipeline: &Pipeline) -> Result<(), Failure> {
     };
     let Some(what) = pipeline.graph.nodes.iter().find_map(outside) else { return Ok(()) };
     Err(Failure::Input(anyhow!(
-        "{what} for synthetic events: leave it out (an empty URL switches a webhook off), or say --allow-outside if that \
+        "{what} for synthetic events: leave it out (an empty URL switches a webhook off), or say --allow-outside if it \
          does no harm"
     )))
 }
@@ -219,7 +219,7 @@ async fn whole(arguments: &Arguments, name: &str, events: Arc<Events>) -> Result
     let outcome = measuring.all(&place, &place, Some(disk)).await;
     let Some(mut server) = measuring.server.take() else { return outcome };
     // Why it ended says more than that it does not answer.
-    let outcome = if outcome.is_err() { server.is_alive().and(outcome) } else { outcome };
+    let outcome = if outcome.is_err() { server.lives_on().await.and(outcome) } else { outcome };
     let _shown = Progress::show("ending", None);
     server.stop();
     outcome

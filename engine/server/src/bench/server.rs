@@ -20,6 +20,8 @@ use crate::{Failure, INPUT_IS_WRONG};
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How long it may take to end in order; the folder is thrown away in any case.
 const LAST_PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take from its last connection to its end, where it ends by itself.
+const END: Duration = Duration::from_secs(1);
 /// How often is looked whether it is ready, or has ended.
 const LOOK: Duration = Duration::from_millis(10);
 /// Bytes of its messages that are shown.
@@ -115,6 +117,16 @@ impl Server {
         let error = anyhow!("the pipeline has ended ({status}){}", self.last_messages());
         let is_input = status.code() == Some(INPUT_IS_WRONG.into());
         Err(if is_input { Failure::Input(error) } else { Failure::Environment(error) })
+    }
+
+    /// As [`Server::is_alive`], of a process whose connections broke off: it may be about to end.
+    pub(super) async fn lives_on(&mut self) -> Result<(), Failure> {
+        let began = Instant::now();
+        while began.elapsed() < END {
+            self.is_alive()?;
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     fn last_messages(&self) -> String {
