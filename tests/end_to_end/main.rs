@@ -1,5 +1,6 @@
 //! The real binary, from outside: HTTP, signals, `kill -9`.
 
+mod bench;
 mod check;
 mod damage;
 mod deliveries;

@@ -10,7 +10,7 @@ use crate::actions::Nets;
 use crate::memory::Memory;
 use crate::mqtt_url::MqttUrl;
 use crate::remote::Where;
-use crate::{audit, check, completions, deliveries, dlq, explain, init, schema, send, tail, test};
+use crate::{audit, bench, check, completions, deliveries, dlq, explain, init, schema, send, tail, test};
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
@@ -59,6 +59,9 @@ pub enum Command {
     /// Say whether every event and every row is accounted for.
     #[command(long_about = audit::ABOUT, after_long_help = audit::EXAMPLES)]
     Audit(audit::Arguments),
+    /// Measure what a pipeline takes on this machine.
+    #[command(long_about = bench::ABOUT, after_long_help = bench::EXAMPLES)]
+    Bench(bench::Arguments),
     /// Look at what is sent outside, and send it again.
     #[command(long_about = deliveries::ABOUT, after_long_help = deliveries::EXAMPLES)]
     Deliveries(deliveries::Arguments),
@@ -96,6 +99,7 @@ Exit codes: 0 ended in order, 1 the pipeline file is wrong, 2 the environment is
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Run {
     /// The pipeline file.
     pub file: PathBuf,
@@ -154,6 +158,9 @@ pub struct Run {
     /// Listen beyond loopback although nobody is asked who they are.
     #[arg(long)]
     pub insecure: bool,
+    /// End in order when stdin ends: whoever starts this process as a part of its own work does not leave it behind.
+    #[arg(long, hide = true)]
+    pub until_stdin_ends: bool,
     /// The keys that the services ask for, one a line: a name, the SHA-256 of the key in hex, and its scopes out of ingest,
     /// query, actions and admin (see docs/http.md). Without it everybody may do everything.
     #[arg(long, env = "CJ_API_KEYS_FILE", value_name = "FILE")]

@@ -7,6 +7,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 mod actions;
 mod audit;
+mod bench;
 mod check;
 mod cli;
 mod client;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         cli::Command::Query(arguments) => client::query(&arguments),
         cli::Command::Dlq(arguments) => dlq::dlq(&arguments),
         cli::Command::Audit(arguments) => audit::command(&arguments),
+        cli::Command::Bench(arguments) => bench::bench(&arguments),
         cli::Command::Deliveries(arguments) => deliveries::deliveries(&arguments),
         cli::Command::Init(arguments) => init::init(&arguments),
         cli::Command::Schema(arguments) => schema::schema(&arguments),

@@ -23,6 +23,7 @@ use cornjacket_core::component::BuiltSource;
 use cornjacket_operators::REGISTRY;
 use cornjacket_operators::sources::http as http_source;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use crate::folder::DataFolder;
 use crate::keys::Keys;
@@ -51,7 +52,7 @@ pub fn run(arguments: &cli::Run) -> Result<(), Failure> {
 }
 
 /// Compiles the file, and shows what is wrong with it.
-fn compile(file: &Path) -> Option<Pipeline> {
+pub fn compile(file: &Path) -> Option<Pipeline> {
     let outcome = load(file, &|name| std::env::var(name).ok(), &REGISTRY);
     if !outcome.diagnostics.is_empty() {
         let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -61,7 +62,7 @@ fn compile(file: &Path) -> Option<Pipeline> {
 }
 
 /// All HTTP sources would answer on the same path.
-fn one_http_source(pipeline: &Pipeline) -> anyhow::Result<()> {
+pub fn one_http_source(pipeline: &Pipeline) -> anyhow::Result<()> {
     let of_http = pipeline.sources.iter().filter(|source| source.settings.is::<http_source::Settings>());
     let names: Vec<&str> = of_http.map(|source| source.name.as_str()).collect();
     if names.len() > 1 {
@@ -93,7 +94,7 @@ fn keys(arguments: &cli::Run) -> anyhow::Result<Option<Arc<Keys>>> {
 async fn rounds(arguments: &cli::Run, pipeline: Pipeline, keys: Option<Arc<Keys>>) -> anyhow::Result<()> {
     let folder = DataFolder::hold(&arguments.data_dir)?;
     let sockets = Sockets::open(arguments, is_bounded(&pipeline) && !arguments.stay)?;
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::new(arguments.until_stdin_ends)?;
     keys.as_ref().map_or(Ok(()), Keys::follow)?;
     let (mut pipeline, mut previous) = (Arc::new(pipeline), None::<Arc<Pipeline>>);
     loop {
@@ -124,17 +125,41 @@ async fn rounds(arguments: &cli::Run, pipeline: Pipeline, keys: Option<Arc<Keys>
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Says that stdin has ended, where somebody listens to that.
+    stdin: Option<Arc<Notify>>,
 }
 
 impl Signals {
-    fn new() -> anyhow::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    fn new(with_stdin: bool) -> anyhow::Result<Self> {
+        let stdin = if with_stdin { Some(stdin_end()?) } else { None };
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, stdin })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            () = notified(self.stdin.as_deref()) => {}
         }
+    }
+}
+
+/// Says when stdin has ended.
+fn stdin_end() -> anyhow::Result<Arc<Notify>> {
+    let told = Arc::new(Notify::new());
+    let ended = Arc::clone(&told);
+    let reading = move || {
+        // However reading ends, there is nobody at the other end any more.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        ended.notify_one();
+    };
+    std::thread::Builder::new().name("stdin".into()).spawn(reading).context("the process cannot start its threads")?;
+    Ok(told)
+}
+
+async fn notified(told: Option<&Notify>) {
+    match told {
+        Some(told) => told.notified().await,
+        None => std::future::pending().await,
     }
 }

@@ -291,7 +291,7 @@ async fn sources_end(mut status: watch::Receiver<Vec<SourceStatus>>, is_bounded:
 /// Somebody who asks a second time does not want to wait.
 fn exit_at_once_when_told_again() {
     tokio::spawn(async move {
-        if let Ok(mut signals) = Signals::new() {
+        if let Ok(mut signals) = Signals::new(false) {
             signals.next().await;
             std::process::exit(130);
         }
