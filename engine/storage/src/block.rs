@@ -1,17 +1,17 @@
 //! Blocks: what one commit stored, as bytes.
 //!
-//! The body holds one Arrow IPC stream an event type, LZ4-compressed if it has many rows, its rows sorted by partition; the footer says where
-//! each partition lies in it. Offsets are kept in the footer: the first one where they are dense (a partition of one
+//! The body holds one Arrow IPC stream an event type, LZ4-compressed if it has many rows, its rows sorted by partition; the
+//! footer says where each partition lies in it. Offsets are kept in the footer: the first one where they are dense (a partition of one
 //! type), all of them where they are not. A reader names the columns it wants, and the others are never decompressed.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, new_null_array};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, new_null_array};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::compute::{cast, concat, concat_batches};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
@@ -194,21 +194,52 @@ fn spans(segments: &[&Segment]) -> Result<Vec<Span>> {
 /// is compressed.
 const WORTH_COMPRESSING: usize = 256;
 
-/// Appends a batch as an IPC stream, compressed if it has enough rows.
+/// For a buffer of more than 256 KiB the compressor and its reverse allocate 4 MiB blocks, whose memory is new each time;
+/// a column's part of a batch is to stay well below.
+const FRAME_BYTES: usize = 128 << 10;
+
+/// Appends rows as an IPC stream: as one batch, or as compressed ones if they are many.
 pub(crate) fn write_stream(rows: &RecordBatch, to: &mut Vec<u8>) -> Result<()> {
-    let compression = (rows.num_rows() >= WORTH_COMPRESSING).then_some(CompressionType::LZ4_FRAME);
+    let count = rows.num_rows();
+    let compression = (count >= WORTH_COMPRESSING).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default().try_with_compression(compression)?;
     let mut writer = StreamWriter::try_new_with_options(to, &rows.schema(), options)?;
-    writer.write(rows)?;
+    let step = if compression.is_some() { rows_of_frames(rows) } else { count };
+    for start in (0..count).step_by(step.max(1)) {
+        writer.write(&rows.slice(start, step.min(count - start)))?;
+    }
+    if count == 0 {
+        writer.write(rows)?;
+    }
     writer.finish()?;
     Ok(())
 }
 
-/// Reads a stream of one batch; `projection` names columns of the stream's own schema.
+/// How many rows have frames of the right size in their largest column.
+fn rows_of_frames(rows: &RecordBatch) -> usize {
+    let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(0));
+    let parts = sizes.max().unwrap_or(0).div_ceil(FRAME_BYTES).max(1);
+    rows.num_rows().div_ceil(parts).max(WORTH_COMPRESSING)
+}
+
+/// Reads a stream's batches as one; `projection` names columns of the stream's own schema.
 pub(crate) fn read_stream(bytes: &[u8], projection: Option<Vec<usize>>) -> Result<RecordBatch> {
     let bytes = open_stream(bytes)?;
-    let mut reader = StreamReader::try_new(Cursor::new(bytes), projection)?;
-    reader.next().ok_or_else(|| Error::Corrupt("an empty stream".into()))?.map_err(Error::from)
+    let reader = StreamReader::try_new(Cursor::new(bytes), projection)?;
+    let batches = reader.collect::<std::result::Result<Vec<_>, _>>()?;
+    // The reader's own schema has the columns it was not asked for, too.
+    let schema = batches.first().map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    match batches.as_slice() {
+        [] => Err(Error::Corrupt("an empty stream".into())),
+        [one] => Ok(one.clone()),
+        // Without columns, a batch has nothing but its number of rows to be put together.
+        several if schema.fields().is_empty() => {
+            let rows = several.iter().map(RecordBatch::num_rows).sum();
+            let options = RecordBatchOptions::new().with_row_count(Some(rows));
+            Ok(RecordBatch::try_new_with_options(schema, Vec::new(), &options)?)
+        }
+        several => Ok(concat_batches(&schema, several)?),
+    }
 }
 
 /// The rows of one event type in a block, in the catalogue's stored schema.
@@ -317,5 +348,48 @@ impl Cut<'_> {
                 });
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Float64Array, StringArray};
+    use arrow::compute::take_record_batch;
+
+    use super::*;
+
+    /// Rows with a null now and then, and texts of so many bytes.
+    fn rows(count: usize, bytes: usize) -> RecordBatch {
+        let texts = (0..count).map(|row| (row % 7 != 3).then(|| format!("{row}{}", "-".repeat(bytes))));
+        let texts: ArrayRef = Arc::new(texts.collect::<StringArray>());
+        let numbers = (0_u32..).take(count).map(|row| Some(row).filter(|row| row % 5 > 0).map(f64::from));
+        let numbers: ArrayRef = Arc::new(numbers.collect::<Float64Array>());
+        RecordBatch::try_from_iter_with_nullable([("text", texts, true), ("number", numbers, true)])
+            .expect("columns fit")
+    }
+
+    #[test]
+    fn rows_come_back_from_a_stream_however_many_and_large_they_are() {
+        for (count, bytes) in [(0, 1), (1, 1), (255, 9), (256, 9), (5_000, 1), (10_000, 40), (300, 3_000), (3, 1 << 20)]
+        {
+            let (given, mut stream) = (rows(count, bytes), Vec::new());
+            write_stream(&given, &mut stream).expect("written");
+            assert_eq!(read_stream(&stream, None).expect("read"), given, "{count} rows of {bytes} bytes");
+            let numbers = read_stream(&stream, Some(vec![1])).expect("read");
+            assert_eq!(numbers, given.project(&[1]).expect("a column"), "{count} rows of {bytes} bytes");
+            let nothing = read_stream(&stream, Some(Vec::new())).expect("read");
+            assert_eq!((nothing.num_rows(), nothing.num_columns()), (count, 0));
+        }
+    }
+
+    #[test]
+    fn a_slice_of_rows_is_written_as_what_it_is() {
+        let whole = rows(20_000, 40);
+        let (slice, mut stream) = (whole.slice(1_234, 9_876), Vec::new());
+        write_stream(&slice, &mut stream).expect("written");
+        let order = (1_234..1_234 + 9_876).collect::<Vec<u32>>();
+        let copied = take_record_batch(&whole, &arrow::array::UInt32Array::from(order)).expect("rows");
+        assert_eq!(read_stream(&stream, None).expect("read"), copied);
+        assert!(stream.len() < 9_876 * 40, "compressed");
     }
 }
