@@ -166,14 +166,25 @@ pub fn line(panel: &mut Panel<'_>, points: impl IntoIterator<Item = (f64, f64)>,
     Ok(())
 }
 
-/// Lines of text, each after a piece of its line, from a place on.
-pub fn legend(area: &Area<'_>, (x, y): (i32, i32), entries: &[(RGBColor, String)]) -> Result<()> {
-    let height = i32::try_from(entries.len()).unwrap_or(0) * 24;
-    debug_assert!(y + height < i32::try_from(SIZE.1).unwrap_or(0), "the legend lies in the picture");
-    for ((color, entry), at) in entries.iter().zip((y..).step_by(24)) {
-        let piece = PathElement::new(vec![(x, at), (x + 28, at)], color.stroke_width(3));
+/// Whether the entries of a legend stand beside or below each other.
+#[derive(Clone, Copy)]
+pub enum Layout {
+    Row,
+    Column,
+}
+
+/// Texts, each after a piece of its line, from a place on.
+pub fn legend(area: &Area<'_>, (x, y): (i32, i32), layout: Layout, entries: &[(RGBColor, String)]) -> Result<()> {
+    let step = match layout {
+        Layout::Row => (170, 0),
+        Layout::Column => (0, 24),
+    };
+    for ((color, entry), at) in entries.iter().zip(0_i32..) {
+        let (x, y) = (x + at * step.0, y + at * step.1);
+        debug_assert!(y + 24 < i32::try_from(SIZE.1).unwrap_or(0), "the legend lies in the picture");
+        let piece = PathElement::new(vec![(x, y), (x + 28, y)], color.stroke_width(3));
         area.draw(&piece).map_err(failed)?;
-        area.draw(&Text::new(entry.clone(), (x + 38, at - 6), text(14, INK))).map_err(failed)?;
+        area.draw(&Text::new(entry.clone(), (x + 38, y - 6), text(14, INK))).map_err(failed)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use plotters::style::RGBColor;
 
-use super::chart::{Axis, BLUE, GREEN, HEAD, ORANGE, SIZE, legend, line, panel, picture};
+use super::chart::{Axis, BLUE, GREEN, HEAD, Layout, ORANGE, SIZE, legend, line, panel, picture};
 use super::statistics::{percentile, sorted};
 use super::write_csv;
 use crate::latency::{HOT, RATE, Times, measure};
@@ -73,7 +73,8 @@ fn plot(file: &Path, below: &str, spreads: &[Spread], columns: &[Vec<(f64, f64)>
     let most = columns.iter().flatten().map(|(_, part)| *part).fold(1.0, f64::max);
     let milliseconds = |number: f64| format!("{number} ms");
     let x = Axis::log("latency", RANGE.0..RANGE.1, milliseconds);
-    let y = Axis::from_zero("events in a step of 1/20 decade", most, |number| format!("{number} %"));
+    // The legend stands above the lines.
+    let y = Axis::from_zero("events in a step of 1/20 decade", most * 1.4, |number| format!("{number} %"));
     picture(file, ("How latencies are spread", below), |root| {
         let (_, area) = root.split_vertically(HEAD);
         let mut panel = panel(&area, x, y)?;
@@ -81,7 +82,7 @@ fn plot(file: &Path, below: &str, spreads: &[Spread], columns: &[Vec<(f64, f64)>
             line(&mut panel, outline(column), spread.color)?;
         }
         let entries: Vec<_> = spreads.iter().map(|spread| (spread.color, described(spread))).collect();
-        legend(root, (i32::try_from(SIZE.0)? - 460, HEAD + 36), &entries)
+        legend(root, (i32::try_from(SIZE.0)? - 500, HEAD + 36), Layout::Column, &entries)
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::chart::{Axis, BLUE, GREEN, HEAD, ORANGE, legend, line, panel, picture, short, with_commas};
+use super::chart::{Axis, BLUE, GREEN, HEAD, Layout, ORANGE, legend, line, panel, picture, short, with_commas};
 use super::load::{Counts, Pace, Timed, run};
 use super::statistics::slope;
 use super::write_csv;
@@ -70,12 +70,12 @@ pub fn draw(folder: &Path, sizes: &Sizes, minutes: f64) -> Result<()> {
     let counts = Counts::default();
     let port = process.port("ingest")?;
     let (_, samples) = run(port, &mut bodies, Pace::Rate(rate), &counts, || sample(&process, &counts, time))?;
+    let rows = samples.iter().map(|sample| vec![sample.minute, sample.megabytes, sample.rate, sample.lag, sample.disk]);
+    write_csv(&folder.join("memory.csv"), "minute,resident_mb,events_per_s,lag_events,disk_mb", rows)?;
     process.settle(LAST)?;
     // The event to wait for is one of them, here and after the capacity was measured.
     let stored = before + counts.accepted() + 1;
     check(&process, stored)?;
-    let rows = samples.iter().map(|sample| vec![sample.minute, sample.megabytes, sample.rate, sample.lag, sample.disk]);
-    write_csv(&folder.join("memory.csv"), "minute,resident_mb,events_per_s,lag_events,disk_mb", rows)?;
     plot(&folder.join("memory.svg"), &samples, &summary(&samples, rate, stored))
 }
 
@@ -178,11 +178,9 @@ fn plot(file: &Path, samples: &[Sample], below: &str) -> Result<()> {
             panel(&lower, x("minutes"), Axis::from_zero("events", greatest(|s| s.rate.max(s.lag)), short))?;
         line(&mut panel_of_events, samples.iter().map(|s| (s.minute, s.lag)), ORANGE)?;
         line(&mut panel_of_events, samples.iter().map(|s| (s.minute, s.rate)), GREEN)?;
-        legend(root, (640, HEAD - 14), &[(BLUE, "resident memory".into()), (ORANGE, "data folder".into())])?;
-        legend(
-            root,
-            (640, HEAD + 240),
-            &[(GREEN, "accepted in a second".into()), (ORANGE, "not yet worked off".into())],
-        )
+        let of_bytes = [(BLUE, "resident memory".into()), (ORANGE, "data folder".into())];
+        legend(root, (600, HEAD - 2), Layout::Row, &of_bytes)?;
+        let of_events = [(GREEN, "accepted in a second".into()), (ORANGE, "not yet worked off".into())];
+        legend(root, (560, HEAD + 249), Layout::Row, &of_events)
     })
 }

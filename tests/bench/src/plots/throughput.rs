@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::chart::{Axis, BLUE, HEAD, ORANGE, SIZE, legend, line, panel, picture, short};
+use super::chart::{Axis, BLUE, HEAD, Layout, ORANGE, SIZE, legend, line, panel, picture, short};
 use super::write_csv;
 use crate::batch::{ROUTE, body, post};
 use crate::floor::BATCH;
@@ -68,6 +68,6 @@ fn plot(file: &Path, rows: &[Vec<f64>]) -> Result<()> {
             (BLUE, "cornjacket: decoded, stored, synced".into()),
         ];
         let place = (i32::try_from(SIZE.0 / 2)?, i32::try_from(SIZE.1)? - 150);
-        legend(root, place, &entries)
+        legend(root, place, Layout::Column, &entries)
     })
 }
