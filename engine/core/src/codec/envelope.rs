@@ -20,7 +20,8 @@ use super::{instant, metadata, text};
 pub(super) struct Envelope<'de> {
     pub event_type: Option<Cow<'de, str>>,
     pub aggregate_id: Option<Cow<'de, str>>,
-    pub payload: Option<&'de RawValue>,
+    /// Valid JSON.
+    pub payload: Option<&'de str>,
     pub event_time: Option<Micros>,
     pub event_id: Option<EventId>,
     pub metadata: Option<metadata::Sent<'de>>,
@@ -77,7 +78,7 @@ impl<'de> Reader<'_, 'de> {
                 let id = map.next_value_seed(text(faults))?;
                 envelope.aggregate_id = id.filter(|id| is_aggregate_id(id, faults));
             }
-            "payload" => envelope.payload = Some(map.next_value()?),
+            "payload" => envelope.payload = Some(map.next_value::<&RawValue>()?.get()),
             "event_time" => envelope.event_time = map.next_value_seed(Time { faults })?,
             "event_id" => {
                 let id = map.next_value_seed(text(faults))?;

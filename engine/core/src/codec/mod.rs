@@ -22,6 +22,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod text;
+mod usual;
 mod value;
 
 use std::sync::Arc;
@@ -131,6 +132,36 @@ impl Decoder {
     /// When it is not JSON, neither of the two, or does not fit the catalogue. Nothing of it is in the columns then.
     pub fn decode(&mut self, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
         self.check_room(body)?;
+        if let Some((index, id)) = self.decode_usual(body, context) {
+            return Ok(Accepted { id, event_type: self.tables[index].event_type() });
+        }
+        self.decode_any(body, context)
+    }
+
+    /// Takes in an event in the usual form: its table and its id. `None` where it is not in that form, or something is
+    /// wrong with it, and then there is nothing of it in the columns.
+    fn decode_usual(&mut self, body: &[u8], context: &Context<'_>) -> Option<(usize, EventId)> {
+        if body.len() > self.limits.max_body_bytes {
+            return None;
+        }
+        let text = std::str::from_utf8(body).ok()?;
+        self.faults.clear();
+        let mut begun = None;
+        let read = usual::read(text, self.limits.max_depth, (&mut self.tables, &mut begun), &mut self.faults);
+        let table = self.tables.get_mut(begun?)?;
+        let latest = context.ingested_at.saturating_add(table.event_type().watermark.max_ahead);
+        let read = read.filter(|envelope| envelope.event_time.is_none_or(|time| time <= latest));
+        let Some(id) = read.and_then(|envelope| push(table, &envelope, context, self.first + self.rows)) else {
+            table.roll_back();
+            return None;
+        };
+        self.rows += 1;
+        self.bytes += body.len();
+        begun.zip(Some(id))
+    }
+
+    /// Takes in an event in any form.
+    fn decode_any(&mut self, body: &[u8], context: &Context<'_>) -> Result<Accepted<'_>, Rejection> {
         let text = text::check(body, &self.limits)?;
         self.faults.clear();
         let envelope = envelope::read(text, &mut self.faults)?;
@@ -139,7 +170,7 @@ impl Decoder {
             let event = cloud_event::read(text, &self.limits, &mut self.faults)?;
             return self.take_cloud_event(&event, body.len(), context);
         }
-        self.take(&envelope, body.len(), context)
+        self.take(&envelope, body.len(), (Payload::Unusual, context))
     }
 
     /// Takes in one event of a form.
@@ -171,7 +202,7 @@ impl Decoder {
         context: &Context<'_>,
     ) -> Result<Accepted<'_>, Rejection> {
         let envelope = event.envelope(&mut self.faults);
-        self.take(&envelope, bytes, context).map_err(|rejection| event.in_its_words(rejection))
+        self.take(&envelope, bytes, (Payload::New, context)).map_err(|rejection| event.in_its_words(rejection))
     }
 
     /// Takes in one event that came as its payload only; its envelope is made by a template.
@@ -190,7 +221,7 @@ impl Decoder {
         self.faults.clear();
         let (envelope, client_id) = payload::envelope(text, template, (context.source, variables), &mut self.faults)?;
         let context = Context { client_id: client_id.as_ref().or(context.client_id), ..*context };
-        self.take(&envelope, payload.len(), &context)
+        self.take(&envelope, payload.len(), (Payload::New, &context))
     }
 
     fn check_room(&self, body: &[u8]) -> Result<(), Rejection> {
@@ -205,10 +236,10 @@ impl Decoder {
         &mut self,
         envelope: &Envelope<'_>,
         bytes: usize,
-        context: &Context<'_>,
+        (payload, context): (Payload, &Context<'_>),
     ) -> Result<Accepted<'_>, Rejection> {
         let index = self.table_of(envelope);
-        let id = self.check(index, envelope, context);
+        let id = self.check(index, envelope, (payload, context));
         let (Some(id), Some(table)) = (id, index.and_then(|index| self.tables.get_mut(index))) else {
             return Err(self.faults.reject());
         };
@@ -230,7 +261,12 @@ impl Decoder {
     }
 
     /// Checks what the envelope says and reads its payload; the id if the event is now in the columns.
-    fn check(&mut self, index: Option<usize>, envelope: &Envelope<'_>, context: &Context<'_>) -> Option<EventId> {
+    fn check(
+        &mut self,
+        index: Option<usize>,
+        envelope: &Envelope<'_>,
+        (state, context): (Payload, &Context<'_>),
+    ) -> Option<EventId> {
         let Self { tables, faults, first, rows, .. } = self;
         if envelope.trace_id.is_some() && envelope.metadata.as_ref().is_some_and(|sent| sent.has_trace_id) {
             faults.add(Rule::ENVELOPE, "metadata.trace_id", "is there beside the envelope's own `trace_id`");
@@ -240,24 +276,16 @@ impl Decoder {
             check_ahead(time, table.event_type(), context, faults);
         }
         if let Some(payload) = envelope.payload {
-            table.read_payload(payload, faults);
+            match state {
+                Payload::New => table.read_payload(payload, faults),
+                Payload::Unusual => table.read_carefully(payload, faults),
+            }
         }
-        let complete = envelope.aggregate_id.as_deref().zip(envelope.payload);
-        let Some((aggregate_id, payload)) = complete.filter(|_| faults.is_empty()) else {
+        let id = faults.is_empty().then(|| push(table, envelope, context, *first + *rows)).flatten();
+        if id.is_none() {
             table.roll_back();
-            return None;
-        };
-        let client_given = envelope.event_id.or(context.client_id.map(|client| client.id));
-        let row = Row {
-            id: client_given.unwrap_or_else(|| EventId::v7(context.ingested_at, &context.random)),
-            is_client_given: client_given.is_some(),
-            aggregate_id,
-            event_time: envelope.event_time.unwrap_or(context.ingested_at),
-            payload: payload.get(),
-            sequence: i64::try_from(*first + *rows).unwrap_or(i64::MAX),
-        };
-        table.push(&row, envelope, context);
-        Some(row.id)
+        }
+        id
     }
 
     /// Takes the events out, one batch per type that has any, and starts anew.
@@ -268,6 +296,30 @@ impl Decoder {
         (self.first, self.rows, self.bytes) = (0, 0, 0);
         self.tables.iter_mut().filter_map(|table| table.finish().transpose()).collect()
     }
+}
+
+/// What is known of a payload.
+#[derive(Clone, Copy)]
+enum Payload {
+    /// Nothing yet.
+    New,
+    /// It is no use to try and read it in one pass.
+    Unusual,
+}
+
+/// Completes an event whose payload is in the columns: its id, or `None` if the envelope is not complete.
+fn push(table: &mut Table, envelope: &Envelope<'_>, context: &Context<'_>, sequence: usize) -> Option<EventId> {
+    let client_given = envelope.event_id.or(context.client_id.map(|client| client.id));
+    let row = Row {
+        id: client_given.unwrap_or_else(|| EventId::v7(context.ingested_at, &context.random)),
+        is_client_given: client_given.is_some(),
+        aggregate_id: envelope.aggregate_id.as_deref()?,
+        event_time: envelope.event_time.unwrap_or(context.ingested_at),
+        payload: envelope.payload?,
+        sequence: i64::try_from(sequence).unwrap_or(i64::MAX),
+    };
+    table.push(&row, envelope, context);
+    Some(row.id)
 }
 
 fn check_ahead(time: Micros, event_type: &EventType, context: &Context<'_>, faults: &mut Faults) {

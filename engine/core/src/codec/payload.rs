@@ -54,7 +54,7 @@ pub(super) fn envelope<'t>(
     let envelope = Envelope {
         event_type,
         aggregate_id,
-        payload: Some(payload),
+        payload: Some(payload.get()),
         event_time,
         event_id,
         metadata: None,

@@ -10,6 +10,7 @@ use crate::error::Result;
 
 use super::column::{Column, finish_struct};
 use super::fault::{Faults, Path, Rule};
+use super::usual::Scanner;
 use super::value::Value;
 
 /// The columns of an object's fields.
@@ -97,6 +98,28 @@ impl Record {
         Ok(())
     }
 
+    /// As [`Record::read`], for an object in the usual form; `None` where it is not in that form, or something is wrong with
+    /// it.
+    pub fn read_usual(&mut self, scanner: &mut Scanner<'_>, place: Place<'_>, faults: &mut Faults) -> Option<()> {
+        self.object += 1;
+        let (before, mut expected) = (faults.count(), 0);
+        scanner.object(|scanner, name| {
+            let Some(index) = position(&self.columns, expected, name) else {
+                return (place.unknown == UnknownFields::Keep).then(|| scanner.skip_simple())?;
+            };
+            expected = index + 1;
+            let FieldColumn { field, column, seen } = self.columns.get_mut(index)?;
+            if std::mem::replace(seen, self.object) == self.object {
+                return None;
+            }
+            let path = Path::Field(place.path, &field.name);
+            let place = Place { path: &path, ..place };
+            Value { field: Some(field), column, place, faults }.read_usual(scanner)
+        })?;
+        self.end_object(place, faults);
+        (faults.count() == before).then_some(())
+    }
+
     fn read_field<'de, A: MapAccess<'de>>(
         &mut self,
         index: usize,
@@ -129,6 +152,12 @@ impl Record {
     }
 }
 
+/// The place of a field, which is the expected one in most cases.
+fn position(columns: &[FieldColumn], expected: usize, name: &str) -> Option<usize> {
+    let is_it = |entry: &FieldColumn| entry.field.name == name;
+    if columns.get(expected).is_some_and(is_it) { Some(expected) } else { columns.iter().position(is_it) }
+}
+
 /// Reads a key and finds its field.
 struct FieldKey<'a> {
     columns: &'a [FieldColumn],
@@ -159,11 +188,7 @@ impl Visitor<'_> for FieldKey<'_> {
     }
 
     fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
-        if self.columns.get(self.expected).is_some_and(|entry| entry.field.name == name) {
-            return Ok(Key::Known(self.expected));
-        }
-        let position = self.columns.iter().position(|entry| entry.field.name == name);
-        Ok(match position {
+        Ok(match position(self.columns, self.expected, name) {
             Some(index) => Key::Known(index),
             None => Key::Unknown((self.unknown == UnknownFields::Reject).then(|| name.to_owned())),
         })

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use arrow::array::{BooleanArray, BooleanBufferBuilder, FixedSizeBinaryArray, Int64Array, RecordBatch};
 use arrow::buffer::{Buffer, NullBuffer};
 use serde::de::DeserializeSeed;
-use serde_json::value::RawValue;
 
 use crate::catalogue::{EventType, Field, FieldType, UnknownFields};
 use crate::error::Result;
@@ -17,8 +16,9 @@ use super::column::{Column, Texts, finish_times};
 use super::fault::{Faults, Found, Path, Rule, clip};
 use super::record::Place;
 use super::text::number_beyond_range;
+use super::usual::Scanner;
 use super::value::Value;
-use super::{Context, envelope::Envelope, metadata};
+use super::{Context, MAX_DEPTH, envelope::Envelope, metadata};
 
 /// Rows of one event type. The payload's columns may run ahead of the others while an event is checked; they are cut
 /// back to the number of rows if it fails.
@@ -33,6 +33,8 @@ pub(super) struct Table {
     ingested_at: Vec<Micros>,
     metadata: Texts,
     has_metadata: BooleanBufferBuilder,
+    /// The metadata of events that have none of their own, and their source.
+    usual_metadata: (String, Vec<u8>),
     payloads: Texts,
     sequence: Vec<i64>,
     client_given: BooleanBufferBuilder,
@@ -64,6 +66,7 @@ impl Table {
             ingested_at: Vec::new(),
             metadata: Texts::new(),
             has_metadata: BooleanBufferBuilder::new(0),
+            usual_metadata: (String::new(), Vec::new()),
             payloads: Texts::new(),
             sequence: Vec::new(),
             client_given: BooleanBufferBuilder::new(0),
@@ -75,24 +78,44 @@ impl Table {
         &self.event_type
     }
 
+    /// Reads the fields of a payload in the usual form into the columns; `None` where it is not in that form, or something is
+    /// wrong with it, and then there may be faults and a row that is begun.
+    pub fn read_usual(&mut self, scanner: &mut Scanner<'_>, faults: &mut Faults) -> Option<()> {
+        if self.event_type.fields.is_empty() {
+            return None;
+        }
+        let place = Place { path: &PAYLOAD, unknown: self.event_type.unknown_fields, careful: false };
+        Value { field: Some(&self.root), column: &mut self.fields, place, faults }.read_usual(scanner)
+    }
+
     /// Reads the payload's fields into the columns. A payload of which nothing is declared need not be an object.
-    pub fn read_payload(&mut self, payload: &RawValue, faults: &mut Faults) {
+    pub fn read_payload(&mut self, payload: &str, faults: &mut Faults) {
+        let before = faults.count();
+        if self.read_usual(&mut Scanner::new(payload, MAX_DEPTH), faults).is_none() {
+            faults.truncate(before);
+            self.roll_back();
+            self.read_carefully(payload, faults);
+        }
+    }
+
+    /// As [`Table::read_payload`], for whatever form it has.
+    pub fn read_carefully(&mut self, payload: &str, faults: &mut Faults) {
         let before = faults.count();
         self.read_declared(payload, faults);
         // The declared fields have said it with their own place.
         if faults.count() > before {
             return;
         }
-        if let Some(number) = number_beyond_range(payload.get()) {
+        if let Some(number) = number_beyond_range(payload) {
             let message = format!("must have numbers of 64 bits, but has {}", clip(number));
             faults.add(Rule::PAYLOAD, PAYLOAD, message);
         }
     }
 
-    fn read_declared(&mut self, payload: &RawValue, faults: &mut Faults) {
+    fn read_declared(&mut self, payload: &str, faults: &mut Faults) {
         let unknown = self.event_type.unknown_fields;
         if self.event_type.fields.is_empty() && unknown == UnknownFields::Keep {
-            return match payload.get() {
+            return match payload {
                 "null" => faults.mismatch(Rule::PAYLOAD, &PAYLOAD, "any JSON but null", &Found::Null),
                 _ => self.fields.end_value(),
             };
@@ -110,14 +133,9 @@ impl Table {
         }
     }
 
-    fn read_fields(
-        &mut self,
-        payload: &RawValue,
-        place: Place<'_>,
-        faults: &mut Faults,
-    ) -> Result<(), serde_json::Error> {
+    fn read_fields(&mut self, payload: &str, place: Place<'_>, faults: &mut Faults) -> Result<(), serde_json::Error> {
         let value = Value { field: Some(&self.root), column: &mut self.fields, place, faults };
-        value.deserialize(&mut serde_json::Deserializer::from_str(payload.get()))
+        value.deserialize(&mut serde_json::Deserializer::from_str(payload))
     }
 
     /// Forgets what was read of an event that failed.
@@ -131,14 +149,33 @@ impl Table {
         self.aggregate_ids.push(row.aggregate_id);
         self.event_times.push(row.event_time);
         self.ingested_at.push(context.ingested_at);
-        let trace_id = envelope.trace_id.as_deref();
-        let is_there = metadata::write(self.metadata.bytes(), envelope.metadata.as_ref(), trace_id, context);
-        self.metadata.end();
+        let is_there = self.push_metadata(envelope, context);
         self.has_metadata.append(is_there);
         self.payloads.push(row.payload);
         self.sequence.push(row.sequence);
         self.client_given.append(row.is_client_given);
         self.any_client_given |= row.is_client_given;
+    }
+
+    /// Says whether there is any.
+    fn push_metadata(&mut self, envelope: &Envelope<'_>, context: &Context<'_>) -> bool {
+        let (own, trace_id) = (envelope.metadata.as_ref(), envelope.trace_id.as_deref());
+        let is_usual =
+            own.is_none() && trace_id.is_none() && context.client_id.is_none() && context.metadata.is_empty();
+        let there = if is_usual {
+            let (source, bytes) = &mut self.usual_metadata;
+            if source != context.source {
+                context.source.clone_into(source);
+                bytes.clear();
+                metadata::write(bytes, None, None, context);
+            }
+            self.metadata.bytes().extend_from_slice(bytes);
+            !bytes.is_empty()
+        } else {
+            metadata::write(self.metadata.bytes(), own, trace_id, context)
+        };
+        self.metadata.end();
+        there
     }
 
     /// Takes the rows out; `None` if there are none.

@@ -16,6 +16,7 @@ use super::fault::{Faults, Found, Path, Rule, clip, quoted};
 use super::instant;
 use super::record::Place;
 use super::text::{is_beyond_range, number_beyond_range};
+use super::usual::Scanner;
 
 /// Reads one value into one more row of a column.
 pub(super) struct Value<'s> {
@@ -46,6 +47,40 @@ impl<'de> DeserializeSeed<'de> for Value<'_> {
 const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
 
 impl Value<'_> {
+    /// Takes a value in the usual form; `None` where it is not in that form, or does not fit.
+    pub fn read_usual(mut self, scanner: &mut Scanner<'_>) -> Option<()> {
+        let before = self.faults.count();
+        match (&mut self.column.values, scanner.next_value()?) {
+            (_, b'n') => {
+                scanner.word("null")?;
+                self.null();
+            }
+            (Values::Float(_) | Values::Double(_), b'-' | b'0'..=b'9') => {
+                let (number, _) = scanner.number()?;
+                self.real(number.parse().ok()?);
+            }
+            (Values::Int(_) | Values::BigInt(_), b'-' | b'0'..=b'9') => {
+                let number = scanner.number().and_then(|(number, has_point)| (!has_point).then_some(number));
+                self.whole(number?.parse::<i64>().ok()?.into());
+            }
+            (Values::String(_) | Values::Timestamp(_), b'"') => self.text(scanner.characters()?),
+            (Values::Boolean(_), b't') => {
+                scanner.word("true")?;
+                self.boolean(true);
+            }
+            (Values::Boolean(_), b'f') => {
+                scanner.word("false")?;
+                self.boolean(false);
+            }
+            (Values::Struct(record), b'{') => {
+                record.read_usual(scanner, self.place, self.faults)?;
+                self.column.end_value();
+            }
+            _ => return None,
+        }
+        (self.faults.count() == before).then_some(())
+    }
+
     fn fault(&mut self, message: impl Into<String>) {
         self.faults.add(Rule::PAYLOAD, self.place.path, message);
     }

@@ -208,3 +208,132 @@ fn check_row(rows: &arrow::array::RecordBatch, row: usize, fields: &[Field], sen
         }
     }
 }
+
+/// Values that look usual, and some that are on the edge of it.
+const VALUES: [&str; 40] = [
+    "1",
+    "0",
+    "-0",
+    "-1",
+    "01",
+    "1.",
+    "1.5",
+    "-0.25",
+    ".5",
+    "-",
+    "+1",
+    "1e3",
+    "1E-2",
+    "1.5e400",
+    "2147483648",
+    "9223372036854775807",
+    "9223372036854775808",
+    "123456789012345678901234567890123456789012345",
+    "101",
+    "\"\"",
+    "\"a\"",
+    "\"celsius\"",
+    "\"gr\u{f6}\u{df}e\"",
+    "\"a\\nb\"",
+    "\"a\tb\"",
+    "\"\u{7f}\"",
+    "\"2026-01-01T00:00:00Z\"",
+    "\"2026-13-01T00:00:00Z\"",
+    "true",
+    "false",
+    "null",
+    "truex",
+    "nul",
+    "{}",
+    "[]",
+    "[1,\"a\",null]",
+    "{\"street\":\"s\"}",
+    "{\"street\":\"s\",\"zip\":2}",
+    "{\"zip\":2,\"zip\":3,\"street\":\"s\"}",
+    "{\"street\":\"s\",\"more\":{\"a\":[1]}}",
+];
+
+fn piece<'a>(rng: &mut ChaCha8Rng, of: &[&'a str]) -> &'a str {
+    of.choose(rng).copied().unwrap_or_default()
+}
+
+/// An event with keys and values that fit each other often enough.
+fn nearly_usual(rng: &mut ChaCha8Rng) -> String {
+    let names =
+        ["value", "unit", "battery", "ok", "n", "big", "f", "at", "any", "tags", "address", "code", "short", "x"];
+    let mut fields = Vec::new();
+    for _ in 0..rng.random_range(0..5) {
+        fields.push(format!("\"{}\":{}", piece(rng, &names), piece(rng, &VALUES)));
+    }
+    if rng.random_bool(0.6) {
+        fields.push("\"value\":21.5".to_owned());
+    }
+    let types = ["\"sensor.reading\"", "\"test.all\"", "\"test.free\"", "\"sensor.readings\"", "1"];
+    let times =
+        ["\"2026-01-01T00:00:00.25Z\"", "\"2026-01-01T01:00:00+01:00\"", "\"2027-01-01T00:00:00Z\"", "17", "null"];
+    let ids = ["\"01931f2e-0000-7000-8000-00000000000a\"", "\"other\"", "null"];
+    let aggregates = ["\"d1\"", "\"\"", "\"\u{fc}\"", "\"a\\u0041\"", "\"\u{7f}\"", "7"];
+    let mut members = vec![
+        format!(
+            "\"event_type\":{}",
+            types[if rng.random_bool(0.8) { rng.random_range(0..2) } else { rng.random_range(0..5) }]
+        ),
+        format!("\"aggregate_id\":{}", aggregates[if rng.random_bool(0.8) { 0 } else { rng.random_range(0..6) }]),
+        format!("\"payload\":{{{}}}", fields.join(piece(rng, &[",", ", ", ","]))),
+    ];
+    let more = [
+        format!("\"event_time\":{}", piece(rng, &times)),
+        format!("\"event_id\":{}", piece(rng, &ids)),
+        "\"trace_id\":\"t\"".to_owned(),
+        "\"metadata\":{\"a\":1}".to_owned(),
+        "\"unknown\":1".to_owned(),
+        members[rng.random_range(0..3)].clone(),
+    ];
+    members.extend(more.into_iter().filter(|_| rng.random_bool(0.15)));
+    if rng.random_bool(0.2) {
+        let (a, b) = (rng.random_range(0..members.len()), rng.random_range(0..members.len()));
+        members.swap(a, b);
+    }
+    let blank = piece(rng, &["", "", " ", "\n\t"]);
+    format!("{blank}{{{blank}{}{blank}}}{}", members.join(&format!("{blank},")), piece(rng, &["", "", "\n", "x", "}"]))
+}
+
+/// What is read in one pass is what the careful readers make of it, to the last detail of what is wrong.
+#[test]
+fn the_usual_form_is_read_like_any_other() {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed());
+    let rounds = std::env::var("RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(300);
+    let (mut usual, mut all) = (0, 0);
+    for _ in 0..rounds {
+        let limits = Limits { max_depth: rng.random_range(1..5), ..Limits::default() };
+        let (mut quick, mut careful) = (Decoder::new(&catalogue(), limits), Decoder::new(&catalogue(), limits));
+        for _ in 0..100 {
+            let mut body = nearly_usual(&mut rng).into_bytes();
+            if rng.random_bool(0.2) {
+                damage(&mut rng, &mut body);
+            }
+            let shown = String::from_utf8_lossy(&body).into_owned();
+            let expected =
+                careful.decode_any(&body, &CONTEXT).map(|accepted| accepted.id).map_err(|e| format!("{e:?}"));
+            let before = quick.rows();
+            if quick.decode_usual(&body, &CONTEXT).is_some() {
+                assert!(expected.is_ok(), "{shown}: {expected:?}");
+                usual += 1;
+            } else {
+                assert_eq!(quick.rows(), before, "{shown}");
+                let found = quick.decode(&body, &CONTEXT).map(|accepted| accepted.id).map_err(|e| format!("{e:?}"));
+                assert_eq!(found, expected, "{shown}");
+            }
+            all += usize::from(expected.is_ok());
+        }
+        assert_eq!((quick.rows(), quick.bytes()), (careful.rows(), careful.bytes()));
+        let (found, expected) = (quick.finish().expect("columns"), careful.finish().expect("columns"));
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert_eq!(found.rows, expected.rows);
+            assert_eq!((&found.sequence, &found.client_id), (&expected.sequence, &expected.client_id));
+        }
+    }
+    println!("{all} events were right, {usual} of them in the usual form");
+    assert!(usual * 5 > all && usual < all, "{usual} of {all}");
+}
