@@ -14,7 +14,9 @@ use arrow::compute::{cast, concat, concat_batches};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::CompressionType;
 use arrow::ipc::reader::StreamReader;
-use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
+use arrow::ipc::writer::{
+    DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions, StreamWriter, write_message,
+};
 use cornjacket_core::catalogue::{Catalogue, EventType};
 use cornjacket_core::log::{Chunk, Columns, Positions, TopicPartition};
 use cornjacket_core::time::Micros;
@@ -22,6 +24,7 @@ use cornjacket_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::checksum::{checksum, is_sound, open_stream, seal};
+use crate::side_by_side::side_by_side;
 use crate::split::Segment;
 
 /// Where a partition's rows of one event type lie in a block.
@@ -119,13 +122,18 @@ impl Footer {
         serde_json::from_str(text).map_err(|error| Error::Corrupt(format!("its footer: {error}")))
     }
 
-    /// Every (partition, first offset, last offset).
-    pub(crate) fn ranges(&self) -> impl Iterator<Item = (TopicPartition, i64, i64)> + '_ {
-        self.types.iter().flat_map(|index| {
+    /// How far it reaches in each partition: the offset after its last row there, of whichever type that is.
+    pub(crate) fn ends(&self) -> BTreeMap<TopicPartition, i64> {
+        let mut ends = BTreeMap::new();
+        for index in &self.types {
             let topic: Arc<str> = index.topic.as_str().into();
-            let at = move |partition| TopicPartition { topic: Arc::clone(&topic), partition };
-            index.spans.iter().map(move |span| (at(span.partition), span.first, span.last))
-        })
+            for span in &index.spans {
+                let at = TopicPartition { topic: Arc::clone(&topic), partition: span.partition };
+                let end = ends.entry(at).or_insert(i64::MIN);
+                *end = (*end).max(span.last + 1);
+            }
+        }
+        ends
     }
 }
 
@@ -198,18 +206,35 @@ const WORTH_COMPRESSING: usize = 256;
 /// a column's part of a batch is to stay well below.
 const FRAME_BYTES: usize = 128 << 10;
 
+/// What a frame may take beside its parts: its marks, and what brings these to whole words.
+const FRAME_MARGIN: usize = 256;
+
 /// Appends rows as an IPC stream: as one batch, or as compressed ones if they are many.
 pub(crate) fn write_stream(rows: &RecordBatch, to: &mut Vec<u8>) -> Result<()> {
     let count = rows.num_rows();
     let compression = (count >= WORTH_COMPRESSING).then_some(CompressionType::LZ4_FRAME);
     let options = IpcWriteOptions::default().try_with_compression(compression)?;
-    let mut writer = StreamWriter::try_new_with_options(to, &rows.schema(), options)?;
+    let mut writer = StreamWriter::try_new_with_options(to, &rows.schema(), options.clone())?;
     let step = if compression.is_some() { rows_of_frames(rows) } else { count };
-    for start in (0..count).step_by(step.max(1)) {
-        writer.write(&rows.slice(start, step.min(count - start)))?;
-    }
-    if count == 0 {
+    if step >= count {
         writer.write(rows)?;
+    } else {
+        // Compressing takes the longest of all that is done to a commit, so the frames are made side by side.
+        let starts: Vec<usize> = (0..count).step_by(step).collect();
+        let frame = |start: &usize| {
+            let frame = rows.slice(*start, step.min(count - start));
+            let (mut tracker, mut context) = (DictionaryTracker::new(false), IpcWriteContext::default());
+            IpcDataGenerator::default().encode(&frame, &mut tracker, &options, &mut context)
+        };
+        let frames = side_by_side(&starts, frame).into_iter().collect::<std::result::Result<Vec<_>, _>>()?;
+        let bytes =
+            frames.iter().map(|(_, frame)| frame.ipc_message.len() + frame.arrow_data.len() + FRAME_MARGIN).sum();
+        writer.get_mut().reserve(bytes);
+        for (dictionaries, frame) in frames {
+            for part in dictionaries.into_iter().chain([frame]) {
+                write_message(writer.get_mut(), part, &options)?;
+            }
+        }
     }
     writer.finish()?;
     Ok(())

@@ -10,6 +10,7 @@ pub mod sqlite;
 
 mod block;
 mod checksum;
+mod side_by_side;
 mod split;
 mod written;
 

@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::compute::{concat, take};
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::{Catalogue, EventType, stored};
 use cornjacket_core::id::{EventId, partition_of};
 use cornjacket_core::log::{Events, Positions, TopicPartition};
+
+use crate::side_by_side::side_by_side;
 
 /// Rows of one event type and partition, in the order of their offsets.
 #[derive(Clone, Debug)]
@@ -205,22 +207,42 @@ impl<'a> Layout<'a> {
     }
 }
 
+/// From so many rows on, the columns are put together side by side.
+const WORTH_SHARING: u32 = 4_096;
+
 impl Placing<'_> {
+    /// All batches as one, its rows in this order where one is given.
+    fn together(&self, order: Option<&UInt32Array>) -> Result<RecordBatch> {
+        let column = |at: &usize| -> Result<ArrayRef> {
+            let parts: Vec<&dyn Array> = self.batches.iter().map(|batch| batch.column(*at).as_ref()).collect();
+            let whole = match self.batches.as_slice() {
+                [one] => Arc::clone(one.column(*at)),
+                _ => concat(&parts)?,
+            };
+            Ok(match order {
+                Some(order) => take(&whole, order, None)?,
+                None => whole,
+            })
+        };
+        let schema = self.event_type.stored_schema();
+        let columns: Vec<usize> = (0..schema.fields().len()).collect();
+        let columns = match self.rows {
+            ..WORTH_SHARING => columns.into_iter().map(|at| column(&at)).collect(),
+            _ => side_by_side(&columns, column),
+        };
+        let columns = columns.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
+    }
+
     /// The rows, sorted by partition with one copy, and the segments as slices of them; `None` if all were repeats.
     fn finish(self, segments: &mut Vec<Segment>) -> Result<Option<RecordBatch>> {
         let used = || (0..).zip(&self.partitions).filter(|(_, (rows, _))| !rows.is_empty());
-        let together = match self.batches.as_slice() {
-            [one] => (*one).clone(),
-            several => concat_batches(self.event_type.stored_schema(), several.iter().copied())?,
-        };
-        let sorted = match used().count() {
+        let order = match used().count() {
             0 => return Ok(None),
-            1 if used().any(|(_, (rows, _))| rows.len() == together.num_rows()) => together,
-            _ => {
-                let order: Vec<u32> = used().flat_map(|(_, (rows, _))| rows).copied().collect();
-                take_record_batch(&together, &UInt32Array::from(order))?
-            }
+            1 if used().all(|(_, (rows, _))| rows.len() == self.rows as usize) => None,
+            _ => Some(used().flat_map(|(_, (rows, _))| rows).copied().collect::<UInt32Array>()),
         };
+        let sorted = self.together(order.as_ref())?;
         let topic: Arc<str> = self.event_type.topic.as_str().into();
         let mut start = 0;
         for (partition, (rows, offsets)) in used() {

@@ -40,15 +40,18 @@ pub fn run(arguments: &cli::Run) -> Result<(), Failure> {
     logging::start(arguments.log_level, arguments.log_format);
     let keys = keys(arguments).map_err(Failure::Environment)?;
     mqtt_broker::may_listen(arguments, &pipeline).map_err(Failure::Environment)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the process cannot start its threads")
-        .map_err(Failure::Environment)?;
+    let runtime = threads().context("the process cannot start its threads").map_err(Failure::Environment)?;
     let outcome = runtime.block_on(rounds(arguments, pipeline, keys));
     // Blocking reads that a client has given up must not hold up the end.
     runtime.shutdown_background();
     outcome.map_err(Failure::Environment)
+}
+
+/// The threads of the services, and those on which large commits are made: begun here, so that a system which has no room
+/// for them says so now and not in the middle of a commit.
+fn threads() -> anyhow::Result<tokio::runtime::Runtime> {
+    rayon::ThreadPoolBuilder::new().thread_name(|number| format!("commit-{number}")).build_global()?;
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
 /// Compiles the file, and shows what is wrong with it.

@@ -155,6 +155,10 @@ impl SimLog {
         slice: &mut Slice,
     ) -> usize {
         let offsets = segment.offsets.values();
+        // Most segments were read long ago.
+        if offsets.last().is_none_or(|last| *last < from.get(&segment.at)) {
+            return 0;
+        }
         // Looked up once, not for every offset that is compared.
         let first_before = |position: &Positions| {
             let position = position.get(&segment.at);

@@ -1,7 +1,9 @@
 //! Compaction: small blocks that follow one another become one of about 1 MiB, in the background.
 //!
 //! The newest blocks are left alone (they are read from memory anyway). A merge reads and encodes without holding
-//! anything; only the swap, one short transaction, waits for its turn between two appends.
+//! anything; only the swap, one transaction, waits for its turn between two appends, which then wait for it. How long
+//! depends on the number of blocks that go, so few go at a time: commits of single events become blocks of middle size
+//! first, and these become large ones.
 
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
@@ -20,9 +22,13 @@ use crate::split::Segment;
 const TARGET_BYTES: usize = 1024 * 1024;
 /// Blocks at least this large are left as they are.
 const LARGE_BYTES: usize = TARGET_BYTES / 2;
+/// Blocks smaller than this are as their commits made them, mostly.
+const SMALL_BYTES: usize = 32 * 1024;
+/// How many of them are merged at a time.
+const MOST_SMALL: usize = 48;
 /// How many of the newest blocks are left alone.
 const NEWEST: usize = 64;
-/// How few blocks are not worth a merge.
+/// How few small blocks are not worth a merge.
 const FEWEST: usize = 16;
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -62,6 +68,7 @@ impl Compactor {
 
     /// Merges once, leaving only so many of the newest blocks alone.
     pub(super) fn once(&self, newest: usize) -> Result<usize> {
+        self.shared.index.lock().settled = 0;
         compact(&self.shared, newest, 2)
     }
 }
@@ -87,7 +94,11 @@ fn compact(shared: &Shared, newest: usize, fewest: usize) -> Result<usize> {
     if run.is_empty() || shared.has_room().is_err() {
         return Ok(0);
     }
-    let Some((footer, body)) = merge(shared, &run)? else { return Ok(0) };
+    let Some((footer, body)) = merge(shared, &run)? else {
+        // They would be found again and again, and those behind them never.
+        shared.index.lock().settled = run.last().map_or(0, |(seq, _)| seq + 1);
+        return Ok(0);
+    };
     let block = Block {
         first_at: run.iter().map(|(_, block)| block.first_at).min().unwrap_or(0),
         last_at: run.iter().map(|(_, block)| block.last_at).max().unwrap_or(0),
@@ -99,28 +110,56 @@ fn compact(shared: &Shared, newest: usize, fewest: usize) -> Result<usize> {
     Ok(merged.len())
 }
 
-/// The first run of small blocks that is worth a merge.
+/// The next blocks that are worth a merge: a run of small ones, or else of any that are not large yet.
 fn next_run(shared: &Shared, newest: usize, fewest: usize) -> Run {
-    let index = shared.index.lock();
-    let old = index.blocks.len().saturating_sub(newest);
+    let mut index = shared.index.lock();
+    let Some(end) = index.blocks.keys().rev().nth(newest.saturating_sub(1)).copied() else { return Vec::new() };
+    let old = |from: i64| index.blocks.range(from..).take_while(|(seq, _)| newest == 0 || **seq < end);
+    let mut settled = index.settled;
+    let small = small_run(old(settled), fewest);
+    let run = if small.is_empty() { any_run(old(settled), fewest, &mut settled) } else { small };
+    index.settled = settled;
+    run
+}
+
+fn small_run<'a>(blocks: impl Iterator<Item = (&'a i64, &'a Block)>, fewest: usize) -> Run {
     let mut run: Run = Vec::new();
-    let mut bytes = 0;
-    for (seq, block) in index.blocks.iter().take(old) {
+    for (seq, block) in blocks {
+        if block.bytes < SMALL_BYTES && run.len() < MOST_SMALL {
+            run.push((*seq, block.clone()));
+        } else if run.len() >= fewest {
+            break;
+        } else {
+            run.clear();
+        }
+    }
+    if run.len() >= fewest { run } else { Vec::new() }
+}
+
+/// Moves `settled` to where the next merge can begin.
+fn any_run<'a>(blocks: impl Iterator<Item = (&'a i64, &'a Block)>, fewest: usize, settled: &mut i64) -> Run {
+    let (mut run, mut bytes) = (Run::new(), 0);
+    let is_worth_it = |run: &Run, bytes| run.len() >= fewest || run.len() > 1 && bytes >= LARGE_BYTES;
+    for (seq, block) in blocks {
+        if run.is_empty() {
+            *settled = *seq;
+        }
         if block.bytes < LARGE_BYTES && bytes + block.bytes <= TARGET_BYTES {
             run.push((*seq, block.clone()));
             bytes += block.bytes;
             continue;
         }
-        if run.len() >= fewest {
+        if is_worth_it(&run, bytes) {
             return run;
         }
         (run, bytes) = (Vec::new(), 0);
+        *settled = *seq;
         if block.bytes < LARGE_BYTES {
             run.push((*seq, block.clone()));
             bytes = block.bytes;
         }
     }
-    if run.len() >= fewest { run } else { Vec::new() }
+    if is_worth_it(&run, bytes) { run } else { Vec::new() }
 }
 
 fn merge(shared: &Shared, run: &Run) -> Result<Option<(Footer, Vec<u8>)>> {

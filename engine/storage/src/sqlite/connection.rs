@@ -8,7 +8,9 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::place::or_full;
 
-/// How many pages the write-ahead log may grow to before it is folded into the file.
+/// How many pages the write-ahead log may grow to before it is folded into the file. Only the connection that commits does
+/// that: up to `SQLite` 3.51.2 two connections that fold may lose what was committed (<https://sqlite.org/wal.html>, the
+/// WAL-reset bug).
 const CHECKPOINT_PAGES: u32 = 4_000;
 /// How long a statement waits for another process or checkpoint that holds the file, in ms.
 pub(super) const BUSY_MS: u32 = 5_000;

@@ -30,6 +30,8 @@ pub(super) struct Index {
     pub(super) end: Positions,
     /// Where the partitions begin of which retention has deleted the oldest events.
     pub(super) begin: Positions,
+    /// Compaction has done with the blocks before this one, so a long log is not looked through again and again.
+    pub(super) settled: i64,
     tail: Tail,
 }
 
@@ -57,6 +59,8 @@ impl Index {
             self.blocks.remove(seq);
         }
         self.blocks.extend(changed);
+        // What is left of large blocks may be small.
+        self.settled = 0;
         self.set_begin(begin);
         self.index_again();
     }
@@ -81,22 +85,28 @@ impl Index {
     }
 
     pub(super) fn add(&mut self, seq: i64, block: Block) {
-        for (at, _, last) in block.footer.ranges() {
-            let reached = self.end.get(&at).max(last + 1);
+        for (at, end) in block.footer.ends() {
+            let reached = self.end.get(&at).max(end);
             self.end.0.insert(at.clone(), reached);
-            self.ends.entry(at).or_default().push((last + 1, seq));
+            self.ends.entry(at).or_default().push((end, seq));
         }
         self.blocks.insert(seq, block);
     }
 
     /// Puts one block in the place of several that follow one another; its number is the first one's.
     pub(super) fn replace(&mut self, old: &[i64], block: Block) {
-        let Some(first) = old.first() else { return };
+        let (Some(first), Some(last)) = (old.first(), old.last()) else { return };
         for seq in old {
             self.blocks.remove(seq);
         }
+        // Blocks stand in the order of their numbers and of their offsets.
+        for (at, end) in block.footer.ends() {
+            let ends = self.ends.entry(at).or_default();
+            let from = ends.partition_point(|(_, seq)| seq < first);
+            let to = ends.partition_point(|(_, seq)| seq <= last);
+            ends.splice(from..to, [(end, *first)]);
+        }
         self.blocks.insert(*first, block);
-        self.index_again();
     }
 
     fn index_again(&mut self) {
@@ -145,5 +155,65 @@ impl Index {
             ends.get(index).map(|(_, seq)| *seq)
         };
         self.ends.iter().filter_map(first).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Span, TypeIndex};
+
+    const TOPIC: &str = "system-events";
+
+    fn at() -> TopicPartition {
+        TopicPartition { topic: TOPIC.into(), partition: 0 }
+    }
+
+    fn until(offset: i64) -> Positions {
+        Positions([(at(), offset)].into())
+    }
+
+    /// A block of one partition: the first and last offset of each type in it.
+    fn block(types: &[(&str, i64, i64)]) -> Block {
+        let index = |(name, first, last): &(&str, i64, i64)| {
+            let rows = usize::try_from(last - first + 1).expect("rows");
+            let span = Span { partition: 0, row: 0, rows, first: *first, last: *last, offsets: None };
+            let event_type = (*name).to_owned();
+            TypeIndex { event_type, topic: TOPIC.into(), start: 0, length: 0, spans: vec![span], xxh64: None }
+        };
+        let footer = Arc::new(Footer { types: types.iter().map(index).collect() });
+        Block { first_at: 0, last_at: 0, bytes: 0, footer }
+    }
+
+    /// Blocks with two types that share a topic; the one whose name comes first reaches further in the odd ones.
+    fn index() -> Index {
+        let mut index = Index::default();
+        for seq in 0..8 {
+            let (first, far, near) = (seq * 10, seq * 10 + 9, seq * 10 + 5);
+            let (a, b) = if seq % 2 == 1 { (far, near) } else { (near, far) };
+            index.add(seq, block(&[("order.placed", first, a), ("user.created", first + 1, b)]));
+        }
+        index
+    }
+
+    #[test]
+    fn every_offset_is_found_in_the_block_that_reaches_beyond_it() {
+        let mut index = index();
+        for offset in 0..80 {
+            assert_eq!(index.first_beyond(&until(offset), None), Some(offset / 10), "{offset}");
+        }
+        assert_eq!(index.first_beyond(&until(80), None), None);
+        // Blocks in the middle are merged, then the merged one with its neighbours.
+        let range = |a, b| block(&[("order.placed", a, b), ("user.created", a + 1, b - 3)]);
+        index.replace(&[3, 4], range(30, 49));
+        index.replace(&[2, 3, 5], range(20, 59));
+        let mut whole = Index::default();
+        index.blocks.iter().for_each(|(seq, block)| whole.add(*seq, block.clone()));
+        for offset in 0..=80 {
+            let expected = (offset < 80).then_some(if (20..60).contains(&offset) { 2 } else { offset / 10 });
+            assert_eq!(index.first_beyond(&until(offset), None), expected, "{offset}");
+            assert_eq!(whole.first_beyond(&until(offset), None), expected, "{offset}");
+        }
+        assert_eq!(index.end.get(&at()), 80);
     }
 }

@@ -3,15 +3,18 @@
 //! All events of a chunk lie in one buffer, and an event is a range of it. What is longer than an event may be is skipped
 //! while it comes, so that it takes no memory.
 
-use std::io::BufRead;
 use std::ops::Range;
 
 use cornjacket_core::door::Message;
+use memchr::memchr;
 
 use super::super::content::Batch;
 
 /// Bytes of a chunk, about.
-const CHUNK_BYTES: usize = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 19;
+
+/// From here on a chunk is on its way to its full size.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// Cuts a batch into events.
 pub(super) struct Splitter {
@@ -96,8 +99,13 @@ impl Splitter {
         }
     }
 
-    /// Where more bytes of the body go.
+    /// Where more bytes of the body go. A buffer that has become large grows by more than its double, so that less is copied
+    /// until it has a whole chunk.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
+        let length = self.buffer.len();
+        if length >= LARGE_BYTES && self.buffer.capacity() - length < LARGE_BYTES {
+            self.buffer.reserve((3 * length).min(CHUNK_BYTES));
+        }
         &mut self.buffer
     }
 
@@ -173,12 +181,13 @@ impl Splitter {
     }
 
     fn line(&mut self) {
-        // Of all that reads up to a byte, this is the quickest in std; reading from memory does not fail.
-        let mut rest = &self.buffer[self.at..];
-        self.at += rest.skip_until(b'\n').unwrap_or_default();
-        if self.buffer[..self.at].ends_with(b"\n") {
-            self.push_line(self.at - 1);
-            self.start = self.at;
+        match memchr(b'\n', &self.buffer[self.at..]) {
+            Some(length) => {
+                self.at += length + 1;
+                self.push_line(self.at - 1);
+                self.start = self.at;
+            }
+            None => self.at = self.buffer.len(),
         }
     }
 
