@@ -67,31 +67,19 @@ impl Clocks {
         Self { types: sources.map(clocks).collect(), started, fed: Vec::new() }
     }
 
-    /// A chunk's rows with their lineage; moves the partition's clock on. `floor` is the source's watermark: a partition
+    /// Moves the clock of a chunk's partition on; gives it as it was before. `floor` is the source's watermark: a partition
     /// that begins late does not reopen what has closed.
-    pub(super) fn batch(&mut self, chunk: Chunk, floor: Option<Micros>, columns: &[usize]) -> Result<Batch> {
-        let Chunk { event_type, partition, offsets, rows } = chunk;
-        let time = rows.column(stored::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().clone();
+    pub(super) fn feed(&mut self, chunk: &Chunk, floor: Option<Micros>) -> Micros {
         let floor = floor.unwrap_or(Micros::MIN);
-        let mut clock = floor;
-        if let Some(clocks) = self.types.get_mut(&event_type.name) {
-            let entry = clocks.partitions.entry(partition);
-            let state = entry.or_insert(PartitionClock { clock: floor, seen: self.started });
-            clock = state.clock;
-            let latest = time.values().iter().max().map_or(clock, |time| time - event_type.watermark.delay);
-            state.clock = state.clock.max(latest);
-            self.fed.push((event_type.name.clone(), partition));
-        }
-        let delay = event_type.watermark.delay;
-        let clocks = time.values().iter().map(|time| {
-            let before = clock;
-            clock = clock.max(time - delay);
-            before
-        });
-        let clock = Int64Array::from_iter_values(clocks);
-        let event_id = Some(rows.column(stored::EVENT_ID).as_fixed_size_binary().clone());
-        let lineage = Lineage::new(Origins { time, clock, order: offsets, event_id, weight: None });
-        Ok(Batch { rows: event_type.table_rows(&rows, Some(columns))?, lineage })
+        let Some(clocks) = self.types.get_mut(&chunk.event_type.name) else { return floor };
+        let entry = clocks.partitions.entry(chunk.partition);
+        let state = entry.or_insert(PartitionClock { clock: floor, seen: self.started });
+        let before = state.clock;
+        let times = chunk.rows.column(stored::EVENT_TIME).as_primitive::<TimestampMicrosecondType>();
+        let delay = chunk.event_type.watermark.delay;
+        state.clock = times.values().iter().max().map_or(before, |time| before.max(time - delay));
+        self.fed.push((chunk.event_type.name.clone(), chunk.partition));
+        before
     }
 
     /// Ends the rows of an epoch: whoever had one is not silent.
@@ -213,6 +201,22 @@ impl Clocks {
         };
         self.types.iter().flat_map(of_type).collect()
     }
+}
+
+/// A chunk's rows with their lineage, from what [`Clocks::feed`] said of the chunk.
+pub(super) fn batch(chunk: Chunk, mut clock: Micros, columns: &[usize]) -> Result<Batch> {
+    let Chunk { event_type, offsets, rows, .. } = chunk;
+    let time = rows.column(stored::EVENT_TIME).as_primitive::<TimestampMicrosecondType>().clone();
+    let delay = event_type.watermark.delay;
+    let clocks = time.values().iter().map(|time| {
+        let before = clock;
+        clock = clock.max(time - delay);
+        before
+    });
+    let clock = Int64Array::from_iter_values(clocks);
+    let event_id = Some(rows.column(stored::EVENT_ID).as_fixed_size_binary().clone());
+    let lineage = Lineage::new(Origins { time, clock, order: offsets, event_id, weight: None });
+    Ok(Batch { rows: event_type.table_rows(&rows, Some(columns))?, lineage })
 }
 
 impl TypeClocks {

@@ -8,7 +8,7 @@ use cornjacket_core::graph::Exchange;
 use cornjacket_core::id::murmur2;
 use rayon::prelude::*;
 
-use super::node::PARALLEL_ROWS;
+use super::node::is_worth_sharing;
 
 /// For each task of the reader, the batches it takes: those of task 0 before it first, then those of task 1, and so on.
 pub(super) fn exchange(by: &Exchange, from: &[Vec<Batch>], tasks: usize) -> Result<Vec<Vec<Batch>>> {
@@ -24,7 +24,7 @@ pub(super) fn exchange(by: &Exchange, from: &[Vec<Batch>], tasks: usize) -> Resu
             let batches: Vec<&Batch> = from.iter().flatten().collect();
             let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
             let scatter = |batch: &&Batch| scatter(batch, columns, tasks);
-            let scattered: Vec<Vec<Option<Batch>>> = if rows >= PARALLEL_ROWS && rayon::current_num_threads() > 1 {
+            let scattered: Vec<Vec<Option<Batch>>> = if is_worth_sharing(rows) {
                 batches.par_iter().map(scatter).collect::<Result<_>>()?
             } else {
                 batches.iter().map(scatter).collect::<Result<_>>()?

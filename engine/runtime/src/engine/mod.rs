@@ -26,11 +26,12 @@ use std::sync::Arc;
 
 use cornjacket_core::delivery::{NewDelivery, Trigger, delivery_id};
 use cornjacket_core::environment::Environment;
-use cornjacket_core::graph::Graph;
-use cornjacket_core::log::{Columns, Positions, Slice};
+use cornjacket_core::graph::{Graph, NodeId};
+use cornjacket_core::log::{Chunk, Columns, Positions, Slice};
 use cornjacket_core::store::{EpochCommit, EpochRecord, Raise, Storage};
 use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::changes::Changes;
@@ -306,13 +307,22 @@ impl Engine {
     /// Drives an epoch through the nodes; the engine's state is that of the epoch's end afterwards.
     fn run(&mut self, slice: Slice, record: &EpochRecord) -> Result<(Epoch, u64)> {
         let mut epoch = Epoch::new(record.epoch, self.graph.nodes.len());
-        let mut rows = 0;
+        let (mut rows, mut fed) = (0, Vec::new());
         for chunk in slice.chunks {
             rows += chunk.rows.num_rows() as u64;
             let Some(node) = self.nodes.source_of(&chunk.event_type.name) else { continue };
-            let floor = self.nodes.watermark(node);
-            let partition = chunk.partition;
-            let batch = self.clocks.batch(chunk, floor, self.nodes.columns_of(node))?;
+            let clock = self.clocks.feed(&chunk, self.nodes.watermark(node));
+            fed.push((node, self.nodes.columns_of(node), chunk, clock));
+        }
+        let batch = |(node, columns, chunk, clock): (NodeId, &[usize], Chunk, Micros)| {
+            Ok((node, chunk.partition, clocks::batch(chunk, clock, columns)?))
+        };
+        let is_large = rows >= node::PARALLEL_ROWS as u64;
+        let batches: Vec<_> = match self.pool.as_ref().filter(|_| is_large) {
+            Some(pool) => pool.install(|| fed.into_par_iter().map(batch).collect::<Result<_>>())?,
+            None => fed.into_iter().map(batch).collect::<Result<_>>()?,
+        };
+        for (node, partition, batch) in batches {
             epoch.put(node, partition, batch);
         }
         let now = self.environment.clock.monotonic();
@@ -320,7 +330,7 @@ impl Engine {
         self.clocks.apply(&record.raises);
         self.nodes.advance(&self.clocks.watermarks());
         // Waking the other threads for a handful of rows costs more than working on them here.
-        let is_worth_it = rows >= node::PARALLEL_ROWS as u64 || self.nodes.is_due();
+        let is_worth_it = is_large || self.nodes.is_due();
         match self.pool.as_ref().filter(|_| is_worth_it) {
             Some(pool) => pool.install(|| self.nodes.run(&mut epoch))?,
             None => self.nodes.run(&mut epoch)?,

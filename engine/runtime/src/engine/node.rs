@@ -6,7 +6,7 @@ use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::catalogue::stored;
 use cornjacket_core::dead_letter::DeadLetter;
-use cornjacket_core::graph::{Graph, Input, Node, NodeId, NodeKind, Sink, SinkOutput};
+use cornjacket_core::graph::{Exchange, Graph, Input, Node, NodeId, NodeKind, Sink, SinkOutput};
 use cornjacket_core::log::Columns;
 use cornjacket_core::operator::{Operator, Output};
 use cornjacket_core::time::Micros;
@@ -18,6 +18,12 @@ use super::exchange::exchange;
 
 /// Below this many rows a node's tasks run one after the other: handing them out would cost more.
 pub(super) const PARALLEL_ROWS: usize = 4_096;
+
+/// Whether the work on so many rows is handed out: only to the threads of the pool that this runs in. An engine without a
+/// pool does it all itself; rayon would take its own global threads for it.
+pub(super) fn is_worth_sharing(rows: usize) -> bool {
+    rows >= PARALLEL_ROWS && rayon::current_thread_index().is_some()
+}
 
 /// What an epoch makes on its way.
 pub(super) struct Epoch {
@@ -107,6 +113,17 @@ impl Running {
         }
     }
 
+    /// Whether it is an operator that reads nothing but this node, task by task.
+    fn follows(&self, node: NodeId) -> bool {
+        let is_forward = |input: &Input| input.node == node && matches!(input.exchange, Exchange::Forward);
+        matches!(self.work, Work::Operator { .. }) && matches!(self.inputs.as_slice(), [only] if is_forward(only))
+    }
+
+    /// Whether it emits now that its watermark has risen.
+    fn is_due(&self) -> bool {
+        self.next_timer().zip(self.watermark).is_some_and(|(timer, now)| timer <= now)
+    }
+
     pub(super) fn state_bytes(&self) -> usize {
         match &self.work {
             Work::Operator { tasks, .. } => tasks.iter().map(|task| task.size()).sum(),
@@ -192,8 +209,7 @@ impl Nodes {
 
     /// Whether some operator emits now that its watermark has risen: far more rows than came in, perhaps.
     pub(super) fn is_due(&self) -> bool {
-        let is_due = |node: &Running| node.next_timer().zip(node.watermark).is_some_and(|(timer, now)| timer <= now);
-        self.running.iter().any(is_due)
+        self.running.iter().any(Running::is_due)
     }
 
     pub(super) fn advance(&mut self, types: &Watermarks) {
@@ -205,19 +221,19 @@ impl Nodes {
 
     /// Runs the epoch's rows through every node. Watermarks have been advanced.
     pub(super) fn run(&mut self, epoch: &mut Epoch) -> Result<()> {
-        for id in 0..self.running.len() {
+        let mut id = 0;
+        while id < self.running.len() {
             let inputs = self.gather(id, epoch)?;
-            let node = &mut self.running[id];
-            let rows_in: usize = inputs.iter().flatten().map(|(_, batch)| batch.num_rows()).sum();
+            let (node, rows_in) = (&mut self.running[id], rows_of(&inputs));
             match &mut node.work {
                 Work::Source { .. } => {
                     let rows = epoch.outputs[id].iter().flatten().map(Batch::num_rows).sum();
                     node.counts.rows_out += rows as u64;
                     epoch.count(&node.name, "rows_in", rows);
                 }
-                Work::Operator { tasks, .. } => {
-                    let outputs = run_tasks(tasks, inputs, node.watermark, (epoch.number, rows_in))?;
-                    node.take_outputs(id, rows_in, outputs, epoch)?;
+                Work::Operator { .. } => {
+                    id += self.run_chain(id, inputs, epoch)?;
+                    continue;
                 }
                 Work::Sink { sink, .. } => {
                     let batches = inputs.into_iter().flatten().map(|(_, batch)| batch).collect();
@@ -227,8 +243,26 @@ impl Nodes {
                     epoch.sinks.push((node.name.clone(), output));
                 }
             }
+            id += 1;
         }
         Ok(())
+    }
+
+    /// Runs an operator, and with it those behind it that read, task by task, nothing but the one before them: a task takes
+    /// its rows through all of them while they are at hand. Says how many nodes that were.
+    fn run_chain(&mut self, first: NodeId, inputs: Vec<TaskInput>, epoch: &mut Epoch) -> Result<usize> {
+        let followers = (first..)
+            .zip(&self.running[first + 1..])
+            .take_while(|(before, node)| node.follows(*before) && node.tasks == self.running[first].tasks);
+        let length = 1 + followers.count();
+        let mut rows_in = rows_of(&inputs);
+        let outputs = run_tasks(&mut self.running[first..first + length], inputs, (epoch.number, rows_in))?;
+        for (id, outputs) in (first..).zip(outputs) {
+            let rows_out = outputs.iter().flat_map(|output| &output.batches).map(Batch::num_rows).sum();
+            self.running[id].take_outputs(id, rows_in, outputs, epoch)?;
+            rows_in = rows_out;
+        }
+        Ok(length)
     }
 
     /// What each task of a node takes: batches with the number of the input they come from.
@@ -275,26 +309,49 @@ fn to_rows(count: u64) -> usize {
 
 type TaskInput = Vec<(usize, Batch)>;
 
-fn run_tasks(
-    tasks: &mut [Box<dyn Operator>],
-    inputs: Vec<TaskInput>,
-    watermark: Option<Micros>,
-    (epoch, rows): (u64, usize),
-) -> Result<Vec<Output>> {
-    let run = |(task, batches): (&mut Box<dyn Operator>, TaskInput)| -> Result<Output> {
-        let mut output = Output::new(epoch);
-        for (port, batch) in batches {
-            task.on_batch(port, batch, &mut output)?;
+fn rows_of(inputs: &[TaskInput]) -> usize {
+    inputs.iter().flatten().map(|(_, batch)| batch.num_rows()).sum()
+}
+
+/// Takes each task's rows through the operators of a chain; gives what each of them made of them, by task.
+fn run_tasks(chain: &mut [Running], inputs: Vec<TaskInput>, (epoch, rows): (u64, usize)) -> Result<Vec<Vec<Output>>> {
+    // A window that closes may give far more rows than came in.
+    let rows = if chain.iter().any(Running::is_due) { rows.max(PARALLEL_ROWS) } else { rows };
+    let length = chain.len();
+    let mut tasks: Vec<Vec<(&mut Box<dyn Operator>, Option<Micros>)>> = inputs.iter().map(|_| Vec::new()).collect();
+    for node in chain {
+        let watermark = node.watermark;
+        for (task, operator) in tasks.iter_mut().zip(node.operators()) {
+            task.push((operator, watermark));
         }
-        if let Some(watermark) = watermark {
-            task.on_watermark(watermark, &mut output)?;
-        }
-        Ok(output)
-    };
-    if rows >= PARALLEL_ROWS && tasks.len() > 1 && rayon::current_num_threads() > 1 {
-        return tasks.par_iter_mut().zip(inputs).map(run).collect();
     }
-    tasks.iter_mut().zip(inputs).map(run).collect()
+    let run = |(operators, mut input): (Vec<(&mut Box<dyn Operator>, Option<Micros>)>, TaskInput)| {
+        let mut outputs = Vec::with_capacity(length);
+        for (operator, watermark) in operators {
+            let mut output = Output::new(epoch);
+            for (port, batch) in input {
+                operator.on_batch(port, batch, &mut output)?;
+            }
+            if let Some(watermark) = watermark {
+                operator.on_watermark(watermark, &mut output)?;
+            }
+            input = output.batches.iter().map(|batch| (0, batch.clone())).collect();
+            outputs.push(output);
+        }
+        Ok(outputs)
+    };
+    let by_task: Vec<Vec<Output>> = if inputs.len() > 1 && is_worth_sharing(rows) {
+        tasks.into_par_iter().zip(inputs).map(run).collect::<Result<_>>()?
+    } else {
+        tasks.into_iter().zip(inputs).map(run).collect::<Result<_>>()?
+    };
+    let mut by_node: Vec<Vec<Output>> = (0..length).map(|_| Vec::new()).collect();
+    for outputs in by_task {
+        for (node, output) in by_node.iter_mut().zip(outputs) {
+            node.push(output);
+        }
+    }
+    Ok(by_node)
 }
 
 /// The stored columns that a graph's sources need.
