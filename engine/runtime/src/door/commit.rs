@@ -35,6 +35,45 @@ pub(super) struct Entry {
     pub kind: Arc<Kind>,
 }
 
+/// The events of a bundle that are decoded, in their order.
+#[derive(Default)]
+pub(super) struct Entries {
+    ids: Vec<EventId>,
+    /// How many events of a kind follow one another.
+    runs: Vec<(Arc<Kind>, usize)>,
+}
+
+impl Entries {
+    pub fn with_capacity(events: usize) -> Self {
+        Self { ids: Vec::with_capacity(events), runs: Vec::new() }
+    }
+
+    /// Adds an event, of which the kind is looked up where it is not that of the one before.
+    pub fn push(&mut self, id: EventId, is_of: impl FnOnce(&Kind) -> bool, look_up: impl FnOnce() -> Arc<Kind>) {
+        self.ids.push(id);
+        match self.runs.last_mut() {
+            Some((kind, count)) if is_of(kind) => *count += 1,
+            _ => self.runs.push((look_up(), 1)),
+        }
+    }
+
+    /// Adds those of another part of the same bundle.
+    pub fn extend(&mut self, other: Self) {
+        self.ids.extend(other.ids);
+        self.runs.extend(other.runs);
+    }
+
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Every event with its kind, the last one first.
+    fn from_the_end(&self) -> impl Iterator<Item = (EventId, &Kind)> {
+        let kinds = self.runs.iter().rev().flat_map(|(kind, count)| std::iter::repeat_n(kind.as_ref(), *count));
+        self.ids.iter().rev().copied().zip(kinds)
+    }
+}
+
 /// What is decoded and waits for the commit.
 pub(super) enum Pending {
     One {
@@ -42,7 +81,7 @@ pub(super) enum Pending {
         answer: oneshot::Sender<Result<EventId, Refusal>>,
     },
     Bundle {
-        entries: Vec<Entry>,
+        entries: Entries,
         rejected: u64,
         /// Those that are answered and not dead letters.
         rejections: Vec<(usize, Rejection)>,
@@ -219,20 +258,29 @@ impl Repeats {
     fn answer(&mut self, pending: Pending) -> Answered {
         match pending {
             Pending::One { entry, answer } => {
-                self.count(&entry);
+                self.count(entry.id, &entry.kind);
                 Answered::One(answer, entry.id)
             }
             Pending::Bundle { entries, rejected, rejections, answer, .. } => {
-                let repeated = entries.iter().rev().filter(|entry| self.count(entry)).count() as u64;
+                let repeated = self.count_all(&entries);
                 let stored = entries.len() as u64 - repeated;
                 Answered::Bundle(answer, Taken { stored, repeated, rejected, rejections })
             }
         }
     }
 
+    /// Counts the events of a bundle; says how many are repeats.
+    fn count_all(&mut self, entries: &Entries) -> u64 {
+        if self.0.is_empty() {
+            entries.runs.iter().for_each(|(kind, count)| kind.accepted.inc_by(*count as u64));
+            return 0;
+        }
+        entries.from_the_end().filter(|(id, kind)| self.count(*id, kind)).count() as u64
+    }
+
     /// Counts an event as accepted or repeated; says whether it is a repeat.
-    fn count(&mut self, Entry { id, kind }: &Entry) -> bool {
-        if let Some(left) = self.0.get_mut(id).filter(|left| **left > 0) {
+    fn count(&mut self, id: EventId, kind: &Kind) -> bool {
+        if let Some(left) = self.0.get_mut(&id).filter(|left| **left > 0) {
             *left -= 1;
             kind.repeated.inc();
             return true;

@@ -13,11 +13,9 @@ use cornjacket_core::environment::Environment;
 use cornjacket_core::id::EventId;
 use cornjacket_core::log::{Mark, Receipt};
 use cornjacket_core::time::Micros;
-use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use tokio::sync::oneshot;
 
-use super::commit::{Entry, Group, Pending};
+use super::commit::{Entries, Entry, Group, Pending};
 use super::metrics::{Kinds, Metrics};
 use super::queue::{Queue, Step, Waiting, Work};
 
@@ -37,8 +35,6 @@ pub(super) struct Collector {
     metrics: Arc<Metrics>,
     /// One for each core; what is small is all decoded by the first.
     desks: Vec<Desk>,
-    /// Where desks work side by side, once that was worth it.
-    pool: Option<ThreadPool>,
     group: Group,
     /// What of the group has left the desks.
     collected: Collected,
@@ -63,7 +59,7 @@ struct Desk {
 /// What became of the messages of a bundle, or of some of them.
 #[derive(Default)]
 struct Decoded {
-    entries: Vec<Entry>,
+    entries: Entries,
     /// By their index in the bundle.
     rejections: Vec<(usize, Rejection)>,
 }
@@ -80,7 +76,7 @@ impl Collector {
         let desk = |_| Desk { decoder: Decoder::new(catalogue, limits), kinds: Kinds::new(Arc::clone(&metrics)) };
         let desks = (0..cores.min(MOST_DESKS)).map(desk).collect();
         let (group, collected) = (Group::default(), Collected::default());
-        Self { environment, queue, metrics, desks, pool: None, group, collected, random: Vec::new() }
+        Self { environment, queue, metrics, desks, group, collected, random: Vec::new() }
     }
 
     pub fn run(mut self) {
@@ -165,20 +161,28 @@ impl Collector {
     /// Each desk takes a part; the parts' events follow each other in the commit as they do in the bundle.
     fn decode_in_parts(&mut self, bundle: &Bundle, now: Micros) -> cornjacket_core::Result<Decoded> {
         self.clear_desks()?;
-        if self.pool.is_none() {
-            let name = |number| format!("door-decode-{number}");
-            let pool = ThreadPoolBuilder::new().num_threads(self.desks.len()).thread_name(name).build();
-            self.pool = Some(pool.map_err(|error| Error::Unavailable(format!("no threads to decode: {error}")))?);
-        }
-        let Self { desks, pool: Some(pool), random, collected, .. } = self else { return Ok(Decoded::default()) };
+        let Self { desks, random, collected, .. } = self;
         let (count, random) = (bundle.messages.len(), random.as_chunks::<RANDOM>().0);
         let (share, first) = (count.div_ceil(desks.len()), collected.sequence);
-        let part = |(number, desk): (usize, &mut Desk)| {
+        let mut parts: Vec<Decoded> = Vec::new();
+        parts.resize_with(desks.len(), Decoded::default);
+        let decode = |number: usize, desk: &mut Desk, decoded: &mut Decoded| {
             let part = (number * share).min(count)..((number + 1) * share).min(count);
             desk.decoder.begin_at(first + part.start);
-            desk.decode(bundle, part, random, now)
+            *decoded = desk.decode(bundle, part, random, now);
         };
-        let parts: Vec<Decoded> = pool.install(|| desks.par_iter_mut().enumerate().map(part).collect());
+        // This thread decodes too: on few cores waking another takes longer than much of the work.
+        rayon::in_place_scope(|scope| {
+            let mut parts = desks.iter_mut().zip(&mut parts).enumerate();
+            let own = parts.next();
+            for (number, (desk, decoded)) in parts {
+                let decode = &decode;
+                scope.spawn(move |_| decode(number, desk, decoded));
+            }
+            if let Some((number, (desk, decoded))) = own {
+                decode(number, desk, decoded);
+            }
+        });
         collected.sequence += count;
         self.clear_desks()?;
         let mut decoded = Decoded::default();
@@ -264,13 +268,16 @@ fn inconsistent(error: &Error) -> String {
 impl Desk {
     /// Decodes some messages of a bundle.
     fn decode(&mut self, bundle: &Bundle, part: Range<usize>, random: &[[u8; RANDOM]], now: Micros) -> Decoded {
-        let mut decoded = Decoded { entries: Vec::with_capacity(part.len()), rejections: Vec::new() };
+        let mut decoded = Decoded { entries: Entries::with_capacity(part.len()), rejections: Vec::new() };
         let nothing = Known::default();
         for index in part {
             let known = bundle.known.get(index).unwrap_or(&nothing);
             let message = &bundle.messages[index];
             match decode_message(&mut self.decoder, bundle, (message, known), (random[index], now)) {
-                Ok(accepted) => decoded.entries.push(entry(&mut self.kinds, &bundle.source, &accepted)),
+                Ok(Accepted { id, event_type }) => {
+                    let look_up = || self.kinds.of(&bundle.source, event_type);
+                    decoded.entries.push(id, |kind| kind.is_of(event_type), look_up);
+                }
                 Err(rejection) => decoded.rejections.push((index, rejection)),
             }
         }

@@ -82,6 +82,13 @@ pub(super) struct Kind {
     pub repeated: IntCounter,
 }
 
+impl Kind {
+    /// Whether it counts events of this type.
+    pub fn is_of(&self, event_type: &Arc<EventType>) -> bool {
+        Arc::ptr_eq(&self.event_type, event_type)
+    }
+}
+
 /// Every kind of event seen so far: as many as there are sources times event types, at most.
 pub(super) struct Kinds {
     metrics: Arc<Metrics>,
@@ -95,7 +102,7 @@ impl Kinds {
 
     /// The counters, looked up without an allocation except the first time.
     pub fn of(&mut self, source: &Arc<str>, event_type: &Arc<EventType>) -> Arc<Kind> {
-        let is_same = |kind: &&Arc<Kind>| Arc::ptr_eq(&kind.event_type, event_type) && kind.source == *source;
+        let is_same = |kind: &&Arc<Kind>| kind.is_of(event_type) && kind.source == *source;
         if let Some(kind) = self.known.iter().find(is_same) {
             return Arc::clone(kind);
         }
