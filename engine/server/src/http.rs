@@ -5,6 +5,7 @@ mod patience;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +19,8 @@ use serde::Serialize;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::Layer;
+use tower_http::catch_panic::{CatchPanicLayer, ResponseForPanic};
 
 use crate::metrics::{Health, Metrics};
 
@@ -74,10 +76,18 @@ pub fn service(routes: Router, metrics: Arc<Metrics>) -> Router {
         .method_not_allowed_fallback(|| async {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this path does not take this method")
         })
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request could not be handled")
-                .into_response()
-        }))
+}
+
+/// What a client gets whose request made a handler panic.
+#[derive(Clone)]
+struct Panicked;
+
+impl ResponseForPanic for Panicked {
+    type ResponseBody = Body;
+
+    fn response_for_panic(&mut self, _: Box<dyn std::any::Any + Send>) -> Response {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "this request could not be handled").into_response()
+    }
 }
 
 async fn healthy() -> Json<serde_json::Value> {
@@ -102,6 +112,8 @@ async fn metrics_text(State(metrics): State<Arc<Metrics>>) -> Response {
 pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    // Once around all routes; as a layer of the router it would be one around each, with boxes of its own.
+    let service = CatchPanicLayer::custom(Panicked).layer(routes);
     loop {
         let accepted = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
@@ -114,7 +126,7 @@ pub async fn serve(listener: TcpListener, routes: Router, mut stop: watch::Recei
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .half_close(true)
-            .serve_connection(TokioIo::new(Attended::new(stream)), TowerToHyperService::new(routes.clone()));
+            .serve_connection(TokioIo::new(Attended::new(stream)), TowerToHyperService::new(service.clone()));
         let watched = graceful.watch(connection);
         tokio::spawn(async move {
             // How a connection ends is its client's business.

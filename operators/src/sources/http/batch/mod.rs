@@ -38,7 +38,7 @@ use tally::{MAX_REJECTED, Tally};
 /// Chunks of a request that wait for the door at one time.
 const MAX_UNDER_WAY: usize = 4;
 /// Events of a chunk.
-const CHUNK_MESSAGES: usize = 8_192;
+const CHUNK_MESSAGES: usize = 4_096;
 /// How long a request waits where it cannot go on.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it tries meanwhile.
@@ -227,8 +227,11 @@ impl<'a> Intake<'a> {
                 std::task::Poll::Ready(Err(Refusal::Busy)) if Instant::now() < deadline => {
                     tokio::time::sleep(TRY_INTERVAL).await;
                 }
-                std::task::Poll::Ready(outcome) => {
-                    self.under_way.push_back((first, Box::pin(std::future::ready(outcome))));
+                // The request ends, since nothing may follow what was refused: the answer says how many events, from the
+                // first on, are stored.
+                std::task::Poll::Ready(Err(refusal)) => return Err(refusal.into()),
+                std::task::Poll::Ready(Ok(taken)) => {
+                    self.under_way.push_back((first, Box::pin(std::future::ready(Ok(taken)))));
                     return Ok(());
                 }
                 std::task::Poll::Pending => {
