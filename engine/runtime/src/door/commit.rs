@@ -68,7 +68,7 @@ impl Entries {
     }
 
     /// Every event with its kind, the last one first.
-    fn from_the_end(&self) -> impl Iterator<Item = (EventId, &Kind)> {
+    fn last_first(&self) -> impl Iterator<Item = (EventId, &Kind)> {
         let kinds = self.runs.iter().rev().flat_map(|(kind, count)| std::iter::repeat_n(kind.as_ref(), *count));
         self.ids.iter().rev().copied().zip(kinds)
     }
@@ -275,7 +275,7 @@ impl Repeats {
             entries.runs.iter().for_each(|(kind, count)| kind.accepted.inc_by(*count as u64));
             return 0;
         }
-        entries.from_the_end().filter(|(id, kind)| self.count(*id, kind)).count() as u64
+        entries.last_first().filter(|(id, kind)| self.count(*id, kind)).count() as u64
     }
 
     /// Counts an event as accepted or repeated; says whether it is a repeat.
