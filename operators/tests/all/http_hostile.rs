@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tower::ServiceExt;
 
-use crate::http::{CheckingDoor, Client, GOOD, post, request_to, serve};
+use crate::http::{CheckingDoor, Client, GOOD, post, request_to, serve_door};
 use crate::http_batch;
 
 /// Bytes of this process's memory that are in use.
@@ -49,7 +49,8 @@ impl Client {
 /// Together the slow ones hold 64 MB, which is all that there is for bodies.
 #[test]
 fn five_hundred_slow_clients_hold_nobody_up() {
-    let address = serve(Patience { read_budget: 32 << 20, ..Patience::default() });
+    let door = CheckingDoor::new();
+    let address = serve_door(Arc::clone(&door) as _, Patience { read_budget: 32 << 20, ..Patience::default() }, None);
     let before = memory();
     let mut slow: Vec<Client> = (0..500).map(|number| slow_client(address, number)).collect();
     let stop = Arc::new(AtomicBool::new(false));
@@ -74,6 +75,8 @@ fn five_hundred_slow_clients_hold_nobody_up() {
         assert_eq!(reply.status, 202, "{}", reply.json);
         assert_eq!(http_batch::post(address, "", format!("{GOOD}\n{GOOD}").as_bytes()).json["accepted"], 2);
         slowest = slowest.max(start.elapsed());
+        // What this door keeps is the test's own memory, and more of it the faster events are taken.
+        door.stored.lock().clear();
     }
     stop.store(true, Ordering::Relaxed);
     trickle.join().expect("it ends");

@@ -35,6 +35,8 @@ pub(super) const MIGRATIONS: [&str; 4] = [
     include_str!("../../../../migrations/sqlite/log/0003_receipts.sql"),
     include_str!("../../../../migrations/sqlite/log/0004_ledger.sql"),
 ];
+/// How many pages the write-ahead log may grow to before it is folded into the file.
+const CHECKPOINT_PAGES: u32 = 1_000;
 /// Old client-given ids are deleted a few at a time, so that no append waits long for it.
 const PRUNE_EVERY: u64 = 1_000;
 
@@ -106,7 +108,7 @@ impl SqliteLog {
     ) -> Result<Self> {
         let path = folder.join(LOG_FILE);
         wal::inspect(&path)?;
-        let connection = open_writer(&path, &MIGRATIONS)?;
+        let connection = open_log(&path)?;
         check_topics(&connection, &catalogue).map_err(|error| named(&path, error))?;
         let mut index = Index::default();
         load(&mut index, &connection).map_err(|error| named(&path, error))?;
@@ -286,6 +288,15 @@ impl EventLog for SqliteLog {
     }
 }
 
+/// Opens the file to write to. Its write-ahead log is folded more often than others: no page of it is written again and
+/// again, so nothing is saved by waiting, and who waits for a commit does not wait long for that.
+fn open_log(path: &Path) -> Result<Connection> {
+    let connection = open_writer(path, &MIGRATIONS)?;
+    let pragma = format!("PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};");
+    connection.execute_batch(&pragma).map_err(|error| named(path, storage_error(error)))?;
+    Ok(connection)
+}
+
 /// Takes every block of a file into the index.
 fn load(index: &mut Index, connection: &Connection) -> Result<()> {
     let blocks = blocks_from(connection, i64::MIN)?;
@@ -304,7 +315,7 @@ impl Shared {
             return Ok(());
         }
         let path = self.place.path();
-        let connection = open_writer(path, &MIGRATIONS)?;
+        let connection = open_log(path)?;
         if let Some((merged, block)) = &writer.unsure {
             let first = merged.first().copied().unwrap_or_default();
             let sql = "SELECT footer FROM blocks WHERE seq = ?1";

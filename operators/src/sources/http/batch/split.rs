@@ -13,9 +13,6 @@ use super::super::content::Batch;
 /// Bytes of a chunk, about.
 const CHUNK_BYTES: usize = 1 << 19;
 
-/// From here on a chunk is on its way to its full size.
-const LARGE_BYTES: usize = 64 << 10;
-
 /// Cuts a batch into events.
 pub(super) struct Splitter {
     shape: Shape,
@@ -99,13 +96,8 @@ impl Splitter {
         }
     }
 
-    /// Where more bytes of the body go. A buffer that has become large grows by more than its double, so that less is copied
-    /// until it has a whole chunk.
+    /// Where more bytes of the body go.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        let length = self.buffer.len();
-        if length >= LARGE_BYTES && self.buffer.capacity() - length < LARGE_BYTES {
-            self.buffer.reserve((3 * length).min(CHUNK_BYTES));
-        }
         &mut self.buffer
     }
 
