@@ -38,7 +38,7 @@ const REQUIRED: usize = 3;
 const SPECVERSION: &str = "specversion";
 
 /// The greatest length of an aggregate id, in bytes.
-const MAX_AGGREGATE_ID: usize = 1024;
+pub(super) const MAX_AGGREGATE_ID: usize = 1024;
 
 /// Reads an envelope; an error means that the text is not JSON.
 pub(super) fn read<'de>(text: &'de str, faults: &mut Faults) -> Result<Envelope<'de>, Rejection> {

@@ -9,15 +9,12 @@ use std::borrow::Cow;
 use crate::id::EventId;
 use crate::time::{is_valid_event_time, parse_rfc3339};
 
-use super::envelope::Envelope;
+use super::envelope::{Envelope, MAX_AGGREGATE_ID};
 use super::fault::Faults;
 use super::table::Table;
 
 /// A longer number is left to the careful readers.
 const MAX_NUMBER: usize = 40;
-
-/// The longest aggregate id that needs no more than a look at its bytes.
-const MAX_AGGREGATE_ID: usize = 1024;
 
 /// Reads JSON from its beginning to its end.
 pub(super) struct Scanner<'t> {
