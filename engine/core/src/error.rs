@@ -10,6 +10,9 @@ pub enum Error {
     /// An expression, aggregate or operator failed; the text says on what.
     #[error("{0}")]
     Compute(String),
+    /// Rows cannot be taken, and nothing of them was: whoever gave them may leave some out and try again.
+    #[error("{0}")]
+    Refused(String),
     /// The log or the store cannot be reached or written now; waiting may help.
     #[error("storage is unavailable: {0}")]
     Unavailable(String),

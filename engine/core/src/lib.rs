@@ -16,6 +16,7 @@ pub mod door;
 pub mod environment;
 pub mod graph;
 pub mod id;
+pub mod json;
 pub mod log;
 pub mod operator;
 pub mod projection;
