@@ -1,15 +1,16 @@
 //! `transform`: filters and computed columns, stateless.
 //!
-//! When an expression fails on a batch (a division by zero, a cast that overflows), the batch is halved until the rows
-//! at fault stand alone; they become dead letters and every other row goes on.
+//! When an expression fails on a batch (a division by zero, a cast that overflows, a bug in a library), the batch is halved
+//! until the rows at fault stand alone; they become dead letters and every other row goes on. Rows that grow so large by
+//! what is computed of them that an epoch would not fit into memory are refused: the engine takes fewer at once then.
 
 use std::sync::Arc;
 
-use arrow::array::UInt32Array;
 use arrow::datatypes::SchemaRef;
 use cornjacket_core::aggregate::{Relation, Transform};
 use cornjacket_core::batch::Batch;
 use cornjacket_core::component::OperatorSpec;
+use cornjacket_core::guard::guarded;
 use cornjacket_core::operator::{Operator, OperatorFactory, Output};
 use cornjacket_core::{Error, Result};
 
@@ -63,6 +64,9 @@ impl OperatorFactory for Factory {
     }
 }
 
+/// By how many bytes the rows that a task gives in an epoch may be larger than those that it took.
+const MOST_GROWTH: usize = 256 << 20;
+
 struct TransformOperator(Arc<dyn Transform>);
 
 impl TransformOperator {
@@ -75,16 +79,17 @@ impl TransformOperator {
     }
 
     fn apply(&self, batch: &Batch, output: &mut Output) -> Result<()> {
-        match self.0.apply(batch.clone()) {
+        match guarded(|| self.0.apply(batch.clone())) {
             Ok(rows) => {
                 output.filtered += (batch.num_rows() - rows.num_rows()) as u64;
+                self.check_growth(batch, &rows, output)?;
                 output.emit(rows);
             }
-            Err(error @ (Error::Arrow(_) | Error::Compute(_))) if batch.num_rows() <= 1 => {
-                output.failed.push((self.as_read(batch)?, full_message(&error)));
+            Err(error @ (Error::Arrow(_) | Error::Compute(_) | Error::Refused(_))) if batch.num_rows() <= 1 => {
+                output.failed.push((self.as_read(batch)?, error.words()));
             }
-            Err(Error::Arrow(_) | Error::Compute(_)) => {
-                let (first, second) = halves(batch)?;
+            Err(Error::Arrow(_) | Error::Compute(_) | Error::Refused(_)) => {
+                let (first, second) = batch.halves()?;
                 self.apply(&first, output)?;
                 self.apply(&second, output)?;
             }
@@ -92,17 +97,16 @@ impl TransformOperator {
         }
         Ok(())
     }
-}
 
-fn full_message(error: &Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-fn halves(batch: &Batch) -> Result<(Batch, Batch)> {
-    let rows = u32::try_from(batch.num_rows()).unwrap_or(u32::MAX);
-    let middle = rows / 2;
-    let first = batch.take(&UInt32Array::from_iter_values(0..middle))?;
-    Ok((first, batch.take(&UInt32Array::from_iter_values(middle..rows))?))
+    fn check_growth(&self, before: &Batch, after: &Batch, output: &mut Output) -> Result<()> {
+        let size = |batch: &Batch| batch.rows.get_array_memory_size();
+        output.grown = output.grown.saturating_add(size(after).saturating_sub(size(before)));
+        if output.grown <= MOST_GROWTH {
+            return Ok(());
+        }
+        let most = MOST_GROWTH >> 20;
+        Err(Error::Memory(format!("what is computed of the rows takes more than {most} MiB")))
+    }
 }
 
 impl Operator for TransformOperator {

@@ -8,5 +8,6 @@ mod differential;
 mod edits;
 mod house;
 mod oracle;
+mod set_aside;
 mod simulation;
 mod world;

@@ -28,7 +28,7 @@ use crate::world::{
 
 const DELAY: Micros = 5 * SECOND;
 
-fn yaml(partitions: u32) -> String {
+pub fn yaml(partitions: u32) -> String {
     format!(
         "{}streams:\n  \
            by_device: |\n    SELECT k, w.start AS window_start, n, total FROM (SELECT aggregate_id AS k, \
@@ -44,9 +44,9 @@ fn yaml(partitions: u32) -> String {
 }
 
 /// One simulated system: a disk that lasts and processes that do not.
-struct World<'a> {
-    pipeline: &'a Pipeline,
-    disk: Disk,
+pub struct World<'a> {
+    pub pipeline: &'a Pipeline,
+    pub disk: Disk,
     environment: Environment,
     clock: Arc<TestClock>,
     faulty: Arc<AtomicBool>,
@@ -58,9 +58,57 @@ struct World<'a> {
     crashes: u32,
     /// What retention has deleted of the log.
     archive: Vec<RecordBatch>,
+    /// Values that some of the readings have.
+    odd_values: &'static [f64],
 }
 
-impl World<'_> {
+impl<'a> World<'a> {
+    /// A system that takes events in, computes, crashes and is looked at in an order that chance chooses, and then comes
+    /// to rest.
+    pub fn live(pipeline: &'a Pipeline, random: &ChaCha8Rng, odd_values: &'static [f64]) -> Self {
+        let (environment, clock) = environment();
+        let mut world = World {
+            pipeline,
+            disk: Disk::new(),
+            environment,
+            clock,
+            faulty: Arc::new(AtomicBool::new(true)),
+            random: random.clone(),
+            running: None,
+            acknowledged: BTreeSet::new(),
+            offered: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            crashes: 0,
+            archive: Vec::new(),
+            odd_values,
+        };
+        for _ in 0..world.random.random_range(5..60) {
+            match world.random.random_range(0..10) {
+                0..=3 => world.append(),
+                4..=7 => {
+                    world.step();
+                }
+                8 if world.random.random_bool(0.5) => world.forget(),
+                8 => world.look(),
+                _ => {
+                    let by = if world.random.random_bool(0.1) { 45 * SECOND } else { 2 * SECOND };
+                    let by = world.random.random_range(0..by);
+                    world.clock.advance(by);
+                }
+            }
+        }
+        world.settle();
+        world.look();
+        world
+    }
+
+    /// Every event that was ever stored, also what retention has deleted since.
+    pub fn stored(&self) -> RecordBatch {
+        let reader = self.disk.open_sound(&self.pipeline.catalogue).expect("opens");
+        let left = stored_events(self.pipeline, &*reader.log, "sensor.reading");
+        concat_batches(&left.schema(), self.archive.iter().chain([&left])).expect("of one schema")
+    }
+
     /// The process, started if there is none. A start may crash too.
     fn process(&mut self) -> Option<&mut (Engine, Storage)> {
         if self.running.is_none() {
@@ -106,7 +154,11 @@ impl World<'_> {
         let readings: Vec<Reading> = (0..count)
             .map(|_| {
                 let time = now - self.random.random_range(0..=DELAY);
-                Reading { client_id: self.random.random_bool(0.2), ..reading(&mut self.random, 8, time) }
+                let mut reading = reading(&mut self.random, 8, time);
+                if !self.odd_values.is_empty() && self.random.random_bool(0.04) {
+                    reading.value = self.odd_values[self.random.random_range(0..self.odd_values.len())];
+                }
+                Reading { client_id: self.random.random_bool(0.2), ..reading }
             })
             .collect();
         self.offer(&readings);
@@ -203,8 +255,7 @@ fn text(cell: &Cell) -> String {
 
 fn check(world: &World<'_>, seed: u64) {
     let reader = world.disk.open_sound(&world.pipeline.catalogue).expect("opens");
-    let left = stored_events(world.pipeline, &*reader.log, "sensor.reading");
-    let stored = concat_batches(&left.schema(), world.archive.iter().chain([&left])).expect("of one schema");
+    let stored = world.stored();
     let ids = table(&stored.project(&[0]).expect("ids"), 1);
     let unique: BTreeSet<String> = ids.iter().map(|row| text(&row[0])).collect();
     assert_eq!(unique.len(), ids.len(), "seed {seed}: an event is stored twice");
@@ -232,38 +283,8 @@ fn crashes_change_nothing() {
     let pipelines: Vec<Pipeline> = [1, 3, 4].iter().map(|partitions| pipeline(&yaml(*partitions))).collect();
     let (crashes, deleted) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
     for_seeds(300, |seed, random| {
-        let (environment, clock) = environment();
-        let mut world = World {
-            pipeline: &pipelines[random.random_range(0..pipelines.len())],
-            disk: Disk::new(),
-            environment,
-            clock,
-            faulty: Arc::new(AtomicBool::new(true)),
-            random: random.clone(),
-            running: None,
-            acknowledged: BTreeSet::new(),
-            offered: BTreeMap::new(),
-            seen: BTreeMap::new(),
-            crashes: 0,
-            archive: Vec::new(),
-        };
-        for _ in 0..random.random_range(5..60) {
-            match world.random.random_range(0..10) {
-                0..=3 => world.append(),
-                4..=7 => {
-                    world.step();
-                }
-                8 if world.random.random_bool(0.5) => world.forget(),
-                8 => world.look(),
-                _ => {
-                    let by = if world.random.random_bool(0.1) { 45 * SECOND } else { 2 * SECOND };
-                    let by = world.random.random_range(0..by);
-                    world.clock.advance(by);
-                }
-            }
-        }
-        world.settle();
-        world.look();
+        let at = random.random_range(0..pipelines.len());
+        let world = World::live(&pipelines[at], random, &[]);
         check(&world, seed);
         crashes.set(crashes.get() + world.crashes);
         deleted.set(deleted.get() + world.archive.iter().map(RecordBatch::num_rows).sum::<usize>());

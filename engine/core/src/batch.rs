@@ -194,6 +194,17 @@ impl Batch {
         Ok(Self { rows: take_record_batch(&self.rows, rows)?, lineage })
     }
 
+    /// The first half of the rows, and the rest.
+    ///
+    /// # Errors
+    /// When Arrow's kernels fail, which they do not on numbers of rows that are there.
+    pub fn halves(&self) -> Result<(Self, Self)> {
+        let rows = u32::try_from(self.num_rows()).unwrap_or(u32::MAX);
+        let middle = rows / 2;
+        let first = self.take(&UInt32Array::from_iter_values(0..middle))?;
+        Ok((first, self.take(&UInt32Array::from_iter_values(middle..rows))?))
+    }
+
     /// The same rows with other columns, computed row by row from them.
     #[must_use]
     pub fn with_rows(&self, rows: RecordBatch) -> Self {

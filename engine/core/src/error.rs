@@ -34,6 +34,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// What happened, in the words of whoever found it.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Arrow(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
+
     /// Whether the same call may succeed later without anyone changing anything here.
     #[must_use]
     pub fn is_transient(&self) -> bool {

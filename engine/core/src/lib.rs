@@ -15,6 +15,7 @@ pub mod diagnostic;
 pub mod door;
 pub mod environment;
 pub mod graph;
+pub mod guard;
 pub mod id;
 pub mod json;
 pub mod log;

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::time::Micros;
 
 /// Where an operator puts what it makes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Output {
     /// The number of the epoch that is being computed.
     pub epoch: u64,
@@ -25,6 +25,12 @@ pub struct Output {
     pub late: Vec<Batch>,
     /// Rows that an expression failed on, and how.
     pub failed: Vec<(Batch, String)>,
+    /// Results that could not be computed of rows taken before, with what can be told of them, and why.
+    pub lost: Vec<(Batch, String)>,
+    /// Whether results are to be given one by one where one of them may fail: it is lost then, and no other.
+    pub one_by_one: bool,
+    /// Bytes that the epoch's rows have grown by through what was computed of them.
+    pub grown: usize,
     /// How many rows it left out because a condition says so.
     pub filtered: u64,
     /// How many rows went into its state.
@@ -35,7 +41,7 @@ impl Output {
     /// An empty output of an epoch.
     #[must_use]
     pub fn new(epoch: u64) -> Self {
-        Self { epoch, batches: Vec::new(), late: Vec::new(), failed: Vec::new(), filtered: 0, absorbed: 0 }
+        Self { epoch, ..Self::default() }
     }
 
     /// Emits rows; empty batches are left out.
@@ -74,14 +80,14 @@ pub trait Operator: Send {
     /// Takes rows. `port` is the number of the input they come from.
     ///
     /// # Errors
-    /// When an expression or aggregate fails on them.
+    /// When it could not be done and the state may be half changed: it is thrown away then.
     fn on_batch(&mut self, port: usize, batch: Batch, output: &mut Output) -> Result<()>;
 
     /// Learns that an epoch ends, and that no more rows before `watermark` will come that are not late. Called once an
     /// epoch, after its rows, as soon as there is a watermark; it never falls, and need not have risen.
     ///
     /// # Errors
-    /// When an aggregate fails.
+    /// As [`Operator::on_batch`].
     fn on_watermark(&mut self, watermark: Micros, output: &mut Output) -> Result<()> {
         let _ = (watermark, output);
         Ok(())

@@ -25,8 +25,19 @@ pub struct Raise {
     pub clock: Micros,
 }
 
-/// What is recorded of an epoch: where it ended, and the raises at its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A stored event that the pipeline could not compute: it is left out of everything, and is a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Its type.
+    pub event_type: String,
+    /// Its partition.
+    pub partition: u32,
+    /// Its offset there.
+    pub offset: i64,
+}
+
+/// What is recorded of an epoch: where it ended, the raises at its end, and what was left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EpochRecord {
     /// Its number, from 1, without gaps.
     pub epoch: u64,
@@ -34,6 +45,15 @@ pub struct EpochRecord {
     pub positions: Positions,
     /// Raises, applied after its rows and before its watermarks.
     pub raises: Vec<Raise>,
+    /// Events of it that are left out, and were not before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<SetAside>,
+    /// Whether operators give results one by one, so that one which cannot be computed costs no other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_by_one: bool,
+    /// Whether it is a part of what would have been one epoch: the watermarks stay as they are, as within an epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_part: bool,
 }
 
 /// Everything that becomes true at the end of an epoch, together or not at all.
@@ -209,6 +229,12 @@ pub trait Store: DeadLetters + Deliveries {
     /// # Errors
     /// When the store cannot be read.
     fn raises(&self) -> Result<Vec<(Positions, Vec<Raise>)>>;
+
+    /// Every event that was ever set aside and is still in the log, also before a rebuild.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn set_aside(&self) -> Result<Vec<SetAside>>;
 
     /// Rows of a projection in the order of their keys' text.
     ///

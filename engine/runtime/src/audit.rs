@@ -151,8 +151,10 @@ impl Books<'_> {
     fn edge(&self, node: &Node) -> Check {
         let given = node.inputs.iter().map(|input| {
             let before = &self.graph.nodes[input.node];
-            let what = if matches!(before.kind, NodeKind::Source { .. }) { "rows_in" } else { "rows_out" };
-            self.rows(&before.name, what)
+            match before.kind {
+                NodeKind::Source { .. } => self.rows(&before.name, "rows_in") - self.rows(&before.name, "set_aside"),
+                _ => self.rows(&before.name, "rows_out"),
+            }
         });
         let taken = self.rows(&node.name, "rows_in") - self.rows(&node.name, "base") + self.rows(&node.name, "kept");
         Check::equal("edge", &node.name, "rows given by its inputs = rows taken", given.sum(), taken)
@@ -171,8 +173,8 @@ impl Books<'_> {
     /// What could not be used has a dead letter. There may be more of them: an earlier version of the file made some.
     fn letters(&self, node: &Node) -> Check {
         let there: i64 = self.letters_of(&node.name);
-        let equation = "late + failed ≤ dead letters there are + deleted by retention";
-        let made = self.sum(&node.name, &["late", "failed"]);
+        let equation = "late + failed + lost ≤ dead letters there are + deleted by retention";
+        let made = self.sum(&node.name, &["late", "failed", "lost"]);
         Check::at_most("dead letters", &node.name, equation, made, there + self.rows(&node.name, "letters_forgotten"))
     }
 

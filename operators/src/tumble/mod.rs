@@ -4,14 +4,18 @@
 //! at or before its partition's clock as it was when the row arrived, or when the window has closed here already. A
 //! window closes, and its rows leave, when the watermark reaches its end. With `lateness` the window stays that much
 //! longer and takes rows; what they change leaves as updates: the old row with weight −1, the new one with +1.
+//!
+//! Rows that the aggregates refuse (a sum that leaves its type) are looked for by halving and are set aside; the window has
+//! all others. Where a window's results are to be given one by one, a group that cannot be computed is lost, and no other.
 
+mod one_by_one;
 mod pane;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, UInt32Array};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use cornjacket_core::aggregate::{Relation, TumbleSpec};
 use cornjacket_core::batch::Batch;
 use cornjacket_core::component::OperatorSpec;
@@ -96,6 +100,21 @@ impl Tumble {
         self.end_of(start).saturating_add(self.spec.lateness)
     }
 
+    /// Takes rows into their window; those that it refuses are set aside.
+    fn absorb(&mut self, start: Micros, batch: &Batch, output: &mut Output) -> Result<()> {
+        match self.pane(start)?.update(&batch.rows) {
+            Ok(()) => output.absorbed += batch.num_rows() as u64,
+            Err(Error::Refused(why)) if batch.num_rows() <= 1 => output.failed.push((batch.clone(), why)),
+            Err(Error::Refused(_)) => {
+                let (first, second) = batch.halves()?;
+                self.absorb(start, &first, output)?;
+                self.absorb(start, &second, output)?;
+            }
+            Err(other) => return Err(other),
+        }
+        Ok(())
+    }
+
     fn pane(&mut self, start: Micros) -> Result<&mut Pane> {
         match self.panes.entry(start) {
             std::collections::btree_map::Entry::Occupied(pane) => Ok(pane.into_mut()),
@@ -126,6 +145,17 @@ impl Tumble {
         let order = i64::try_from(output.epoch).unwrap_or(i64::MAX);
         output.emit(Batch::computed(columns, self.end_of(start) - 1, clock, order, rows.weight));
         Ok(())
+    }
+
+    /// What can be told of a group that is lost: its window and its keys.
+    fn lost_row(&self, start: Micros, clock: Micros, keys: RecordBatch, epoch: u64) -> Result<Batch> {
+        let window = pane::window_column(&self.spec, start, self.end_of(start), keys.num_rows())?;
+        let mut fields = vec![self.spec.schema.fields()[self.spec.window_at].clone()];
+        fields.extend(keys.schema().fields().iter().cloned());
+        let columns = std::iter::once(window).chain(keys.columns().iter().cloned()).collect();
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
+        let order = i64::try_from(epoch).unwrap_or(i64::MAX);
+        Ok(Batch::computed(rows, self.end_of(start) - 1, clock, order, None))
     }
 
     /// The aggregation's columns with the window's struct put in at its place.
@@ -161,9 +191,8 @@ impl Operator for Tumble {
         let (assignment, late) = self.assign(&batch)?;
         for (start, rows) in assignment.windows {
             let all = rows.len() == batch.num_rows();
-            let selected = if all { batch.rows.clone() } else { batch.take(&UInt32Array::from(rows))?.rows };
-            self.pane(start)?.update(&selected)?;
-            output.absorbed += selected.num_rows() as u64;
+            let selected = if all { batch.clone() } else { batch.take(&UInt32Array::from(rows))? };
+            self.absorb(start, &selected, output)?;
         }
         if !late.is_empty() {
             output.late.push(batch.take(&UInt32Array::from(late))?);
@@ -179,9 +208,13 @@ impl Operator for Tumble {
         for start in closing {
             let done = self.last_call(start) <= self.watermark;
             let Some(pane) = self.panes.get_mut(&start) else { continue };
+            let lost = if output.one_by_one { pane.drop_what_fails()? } else { Vec::new() };
             let emission = if done { pane.close()? } else { pane.emit()? };
             if done {
                 self.panes.remove(&start);
+            }
+            for (keys, why) in lost {
+                output.lost.push((self.lost_row(start, before, keys, output.epoch)?, why));
             }
             if let Some(rows) = emission {
                 self.emit(start, before, rows, output)?;

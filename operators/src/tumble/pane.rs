@@ -21,9 +21,9 @@ const STATE: &str = "state";
 const EMITTED: &str = "emitted";
 
 /// Saved rows, or rows that will be.
-struct Delta {
-    id: Option<PartId>,
-    rows: RecordBatch,
+pub(super) struct Delta {
+    pub(super) id: Option<PartId>,
+    pub(super) rows: RecordBatch,
 }
 
 /// What a pane gives out: result rows and, for updates, their weights.
@@ -34,9 +34,9 @@ pub(super) struct Emission {
 
 /// One window's groups.
 pub(super) struct Pane {
-    aggregation: Arc<dyn Aggregation>,
-    hot: Box<dyn Groups>,
-    deltas: Vec<Delta>,
+    pub(super) aggregation: Arc<dyn Aggregation>,
+    pub(super) hot: Box<dyn Groups>,
+    pub(super) deltas: Vec<Delta>,
     /// The rows that went out last, while late rows may still change them.
     emitted: Option<Delta>,
     touched: bool,
@@ -181,7 +181,7 @@ fn encode(rows: &RecordBatch, keys: usize) -> Result<(Vec<OwnedRow>, Vec<OwnedRo
     Ok((encode_columns(rows, keys)?, encode_columns(rows, rows.num_columns())?))
 }
 
-fn encode_columns(rows: &RecordBatch, columns: usize) -> Result<Vec<OwnedRow>> {
+pub(super) fn encode_columns(rows: &RecordBatch, columns: usize) -> Result<Vec<OwnedRow>> {
     if columns == 0 {
         // A window without keys has one group, so any constant serves as its key.
         let field = SortField::new(DataType::Boolean);

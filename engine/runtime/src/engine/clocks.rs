@@ -46,6 +46,12 @@ pub(super) struct Clocks {
     fed: Vec<(String, u32)>,
 }
 
+/// Who has been silent since when, by event type and partition.
+pub(super) struct Silence {
+    started: Micros,
+    types: BTreeMap<String, (Option<(Micros, Micros)>, BTreeMap<u32, Micros>)>,
+}
+
 /// A clock as a snapshot keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SavedClock {
@@ -184,6 +190,27 @@ impl Clocks {
     pub(super) fn reached_by(&self, time: Micros, types: &BTreeSet<&str>) -> Option<Micros> {
         let clocks = self.types.values().filter(|clocks| types.contains(clocks.event_type.name.as_str()));
         clocks.filter_map(|clocks| clocks.reached_by(time)).max()
+    }
+
+    /// Who has been silent since when.
+    pub(super) fn silence(&self) -> Silence {
+        let of_type = |(name, clocks): (&String, &TypeClocks)| {
+            let seen = clocks.partitions.iter().map(|(partition, state)| (*partition, state.seen)).collect();
+            (name.clone(), (clocks.anchor, seen))
+        };
+        Silence { started: self.started, types: self.types.iter().map(of_type).collect() }
+    }
+
+    /// After the state was made again in a process that runs: silence is counted as it was.
+    pub(super) fn resume(&mut self, silence: Silence) {
+        self.started = silence.started;
+        for (name, (anchor, seen)) in silence.types {
+            let Some(clocks) = self.types.get_mut(&name) else { continue };
+            clocks.anchor = anchor;
+            for (partition, state) in &mut clocks.partitions {
+                state.seen = seen.get(partition).copied().unwrap_or(silence.started);
+            }
+        }
     }
 
     /// After recovery: silence is counted from now.

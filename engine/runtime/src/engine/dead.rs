@@ -20,13 +20,14 @@ pub(super) fn letters(node: &str, output: &Output, watermark: Option<Micros>, to
             format!("its window had closed: its time is {time}, and the clock stood at {clock}")
         })?;
     }
-    for (batch, message) in &output.failed {
+    for (batch, message) in output.failed.iter().chain(&output.lost) {
         add(node, "compute", batch, to, |_| message.clone())?;
     }
     Ok(())
 }
 
-fn add(
+/// Adds a letter for each row of a batch.
+pub(super) fn add(
     node: &str,
     reason: &str,
     batch: &Batch,

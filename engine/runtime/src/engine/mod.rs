@@ -14,6 +14,7 @@ mod begins;
 mod clocks;
 mod dead;
 mod exchange;
+mod isolate;
 mod ledger;
 mod node;
 mod outlets;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use cornjacket_core::delivery::{NewDelivery, Trigger, delivery_id};
 use cornjacket_core::environment::Environment;
 use cornjacket_core::graph::{Graph, NodeId};
+use cornjacket_core::guard::guarded;
 use cornjacket_core::log::{Chunk, Columns, Positions, Slice};
 use cornjacket_core::store::{EpochCommit, EpochRecord, Raise, Storage};
 use cornjacket_core::time::{Micros, SECOND};
@@ -37,9 +39,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::changes::Changes;
 use crate::status::{NodeStatus, Status};
 use begins::Begins;
-use clocks::Clocks;
+use clocks::{Clocks, Silence};
+use isolate::{Isolation, Room, SetAsides};
 use ledger::{Fate, count_sink};
-use node::{Epoch, Nodes, Running};
+use node::{Epoch, Failure, Nodes, Running};
 use outlets::Outlets;
 use recovery::Rebuild;
 use snapshot::Snapshots;
@@ -97,6 +100,10 @@ pub struct Step {
 
 /// An epoch that is computed and waits for its commit.
 struct Pending {
+    /// What it is computed of.
+    slice: Slice,
+    /// Where the engine stood before.
+    from: Positions,
     commit: EpochCommit,
     /// Lines for outlets that are not written yet, by sink.
     appends: Vec<(String, Vec<String>)>,
@@ -121,6 +128,14 @@ pub struct Engine {
     snapshots: Snapshots,
     outlets: Outlets,
     pending: Option<Pending>,
+    set_aside: SetAsides,
+    /// While rows are looked for that cannot be computed.
+    isolation: Option<Isolation>,
+    room: Room,
+    /// Whether the state is half changed, and must be made again before anything is computed.
+    is_broken: bool,
+    /// Who has been silent since when, while the state is made again.
+    silence: Option<Silence>,
     /// Whether no more events will come, so that every window closes at the end of the log.
     is_ending: bool,
     /// A time that every clock is to reach at the end of the log.
@@ -147,6 +162,7 @@ impl Engine {
             nodes: Nodes::new(&graph)?,
             clocks: Clocks::new(&graph, started),
             snapshots: Snapshots::new(&options, Arc::clone(&storage.store), started),
+            room: Room::new(options.max_epoch_rows),
             graph,
             storage,
             environment,
@@ -158,6 +174,10 @@ impl Engine {
             begins: Begins::default(),
             outlets: Outlets::default(),
             pending: None,
+            set_aside: SetAsides::default(),
+            isolation: None,
+            is_broken: false,
+            silence: None,
             is_ending: false,
             advance: None,
         };
@@ -166,24 +186,37 @@ impl Engine {
     }
 
     /// Computes and commits the next epoch, if there is anything to do. After a transient error the same call may be
-    /// made again: a computed epoch is kept until it is committed.
+    /// made again: a computed epoch is kept until it is committed. What cannot be computed is set aside.
     ///
     /// # Errors
     /// Transient errors may be tried again; others mean that the engine cannot go on.
     pub fn step(&mut self) -> Result<Step> {
-        if self.pending.is_none() {
-            let (slice, raises) = self.next_input()?;
-            if slice.end == self.positions && raises.is_empty() {
-                self.maybe_snapshot()?;
-                return Ok(Step::default());
+        loop {
+            if self.is_broken {
+                self.restore()?;
             }
-            self.has_memory_for(&slice)?;
-            self.compute(slice, raises)?;
+            if self.pending.is_none() {
+                let (slice, raises) = self.next_input()?;
+                if slice.end == self.positions && raises.is_empty() {
+                    if self.isolation.take().is_some() {
+                        continue;
+                    }
+                    self.maybe_snapshot()?;
+                    return Ok(Step::default());
+                }
+                self.has_memory_for(&slice)?;
+                if let Err(failure) = self.compute(slice.clone(), raises) {
+                    self.isolate(&slice, failure)?;
+                    continue;
+                }
+            }
+            if let Some(step) = self.commit_pending()? {
+                self.passed();
+                self.finish_rebuild()?;
+                self.maybe_snapshot()?;
+                return Ok(step);
+            }
         }
-        let step = self.commit_pending()?;
-        self.finish_rebuild()?;
-        self.maybe_snapshot()?;
-        Ok(step)
     }
 
     /// Rows are taken only while state is within its bound. What is stored waits in the log meanwhile, so nothing is lost.
@@ -227,10 +260,8 @@ impl Engine {
 
     /// Whether a slice of the log, or clocks to raise, wait.
     fn next_input(&self) -> Result<(Slice, Vec<Raise>)> {
-        let cut = || self.begins.next_cut(&self.positions).cloned();
-        let until = self.rebuild.as_ref().map(Rebuild::next_cut).or_else(cut);
-        let log = &self.storage.log;
-        let slice = log.read(&self.positions, until.as_ref(), self.options.max_epoch_rows, &self.columns)?;
+        let (until, log) = (self.next_cut(), &self.storage.log);
+        let slice = log.read(&self.positions, until.as_ref(), self.room.rows, &self.columns)?;
         if let Some(rebuild) = &self.rebuild {
             return Ok((slice.clone(), rebuild.raises_at(&slice.end)));
         }
@@ -262,10 +293,12 @@ impl Engine {
         next.map(|(node, timer)| self.clocks.closing(timer, &self.nodes.types_of(node))).unwrap_or_default()
     }
 
-    fn compute(&mut self, slice: Slice, raises: Vec<Raise>) -> Result<()> {
-        let record = EpochRecord { epoch: self.epoch + 1, positions: slice.end.clone(), raises };
+    fn compute(&mut self, slice: Slice, raises: Vec<Raise>) -> Result<(), Failure> {
+        let (record, from) = (self.next_record(&slice, raises), self.positions.clone());
         let waiting = self.begins.waiting(&self.positions);
-        let (epoch, rows) = self.run(slice, &record)?;
+        let letters = self.letters_of(&slice, &record);
+        let (mut epoch, rows) = self.run(slice.clone(), &record)?;
+        epoch.dead_letters.extend(letters);
         let keep = self.rebuild.as_ref();
         let mut commit = EpochCommit {
             now: self.environment.clock.now(),
@@ -300,27 +333,36 @@ impl Engine {
                 lines.extend(output.lines);
             }
         }
-        self.pending = Some(Pending { commit, appends, lines, rows });
+        self.pending = Some(Pending { slice, from, commit, appends, lines, rows });
         Ok(())
     }
 
     /// Drives an epoch through the nodes; the engine's state is that of the epoch's end afterwards.
-    fn run(&mut self, slice: Slice, record: &EpochRecord) -> Result<(Epoch, u64)> {
-        let mut epoch = Epoch::new(record.epoch, self.graph.nodes.len());
+    fn run(&mut self, slice: Slice, record: &EpochRecord) -> Result<(Epoch, u64), Failure> {
+        let mut epoch = Epoch::new(record, self.graph.nodes.len());
         let (mut rows, mut fed) = (0, Vec::new());
         for chunk in slice.chunks {
             rows += chunk.rows.num_rows() as u64;
             let Some(node) = self.nodes.source_of(&chunk.event_type.name) else { continue };
+            let name = self.nodes.running[node].name();
+            let (chunk, left_out) = node::at(name, || self.set_aside.leave_out(chunk, &record.set_aside))?;
+            epoch.count(name, "rows_in", left_out);
+            epoch.count(name, "set_aside", left_out);
+            if chunk.rows.num_rows() == 0 {
+                continue;
+            }
             let clock = self.clocks.feed(&chunk, self.nodes.watermark(node));
             fed.push((node, self.nodes.columns_of(node), chunk, clock));
         }
         let batch = |(node, columns, chunk, clock): (NodeId, &[usize], Chunk, Micros)| {
-            Ok((node, chunk.partition, clocks::batch(chunk, clock, columns)?))
+            let (event_type, partition) = (Arc::clone(&chunk.event_type), chunk.partition);
+            let batch = node::at(&event_type.name, || clocks::batch(chunk, clock, columns))?;
+            Ok((node, partition, batch))
         };
         let is_large = rows >= node::PARALLEL_ROWS as u64;
         let batches: Vec<_> = match self.pool.as_ref().filter(|_| is_large) {
-            Some(pool) => pool.install(|| fed.into_par_iter().map(batch).collect::<Result<_>>())?,
-            None => fed.into_iter().map(batch).collect::<Result<_>>()?,
+            Some(pool) => pool.install(|| fed.into_par_iter().map(batch).collect::<Result<_, Failure>>())?,
+            None => fed.into_iter().map(batch).collect::<Result<_, Failure>>()?,
         };
         for (node, partition, batch) in batches {
             epoch.put(node, partition, batch);
@@ -328,7 +370,9 @@ impl Engine {
         let now = self.environment.clock.monotonic();
         self.clocks.settle(now);
         self.clocks.apply(&record.raises);
-        self.nodes.advance(&self.clocks.watermarks());
+        if !record.is_part {
+            self.nodes.advance(&self.clocks.watermarks());
+        }
         // Waking the other threads for a handful of rows costs more than working on them here.
         let is_worth_it = is_large || self.nodes.is_due();
         match self.pool.as_ref().filter(|_| is_worth_it) {
@@ -340,24 +384,33 @@ impl Engine {
         Ok((epoch, rows))
     }
 
-    fn commit_pending(&mut self) -> Result<Step> {
-        let Some(pending) = &mut self.pending else { return Ok(Step::default()) };
+    /// Commits the computed epoch; `None` when there is none, or when the store cannot take a row of it: that row is
+    /// looked for then.
+    fn commit_pending(&mut self) -> Result<Option<Step>> {
+        let Some(pending) = &mut self.pending else { return Ok(None) };
         // Durable before the commit that says so; what a crash leaves behind it is cut off at the next start.
         for (sink, lines) in &pending.appends {
             if let Some(length) = self.outlets.write(sink, lines)? {
                 pending.commit.lengths.insert(sink.clone(), length);
             }
         }
-        match self.storage.store.commit_epoch(&pending.commit) {
+        match guarded(|| self.storage.store.commit_epoch(&pending.commit)) {
             Ok(()) => {}
+            Err(error @ (Error::Arrow(_) | Error::Compute(_) | Error::Refused(_))) => {
+                let Some(Pending { slice, from, .. }) = self.pending.take() else { return Ok(None) };
+                self.positions = from;
+                self.isolate(&slice, Failure { node: "store".into(), error })?;
+                return Ok(None);
+            }
             // After an answer that got lost, the epoch is there already.
             Err(Error::Conflict(_)) if self.storage.store.last_epoch()?.as_ref() == Some(&pending.commit.record) => {}
             Err(error) => return Err(error),
         }
-        let Some(Pending { commit, lines, rows, .. }) = self.pending.take() else { return Ok(Step::default()) };
+        let Some(Pending { commit, lines, rows, .. }) = self.pending.take() else { return Ok(None) };
         self.outlets.committed(&commit.lengths);
         self.options.changes.add(&commit.writes);
-        Ok(Step { committed: true, rows, lines })
+        self.set_aside.add(commit.record.set_aside);
+        Ok(Some(Step { committed: true, rows, lines }))
     }
 
     /// Takes a snapshot now if anything changed since the last one, and waits until it is saved: for a clean end.
@@ -365,12 +418,13 @@ impl Engine {
     /// # Errors
     /// When the store cannot be written.
     pub fn close(mut self) -> Result<()> {
-        if self.pending.is_some() {
-            self.commit_pending()?;
+        if self.pending.is_some() && self.commit_pending()?.is_some() {
             self.finish_rebuild()?;
         }
         self.snapshots.wait()?;
-        self.take_snapshot()?;
+        if !self.is_broken {
+            self.take_snapshot()?;
+        }
         self.snapshots.wait()
     }
 

@@ -1,15 +1,18 @@
 //! Nodes at work: their tasks, watermarks and counts, and how an epoch goes through them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::catalogue::stored;
 use cornjacket_core::dead_letter::DeadLetter;
 use cornjacket_core::graph::{Exchange, Graph, Input, Node, NodeId, NodeKind, Sink, SinkOutput};
+use cornjacket_core::guard::guarded;
 use cornjacket_core::log::Columns;
 use cornjacket_core::operator::{Operator, Output};
+use cornjacket_core::store::EpochRecord;
 use cornjacket_core::time::Micros;
+use cornjacket_core::{Error, Result};
 use rayon::prelude::*;
 
 use super::clocks::Watermarks;
@@ -25,9 +28,24 @@ pub(super) fn is_worth_sharing(rows: usize) -> bool {
     rows >= PARALLEL_ROWS && rayon::current_thread_index().is_some()
 }
 
+/// Why an epoch could not be computed. The state of the nodes may be half changed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// Where.
+    pub(super) node: String,
+    /// What was said there.
+    pub(super) error: Error,
+}
+
+/// A node's work, whose errors and panics carry its name.
+pub(super) fn at<T>(node: &str, work: impl FnOnce() -> Result<T>) -> Result<T, Failure> {
+    guarded(work).map_err(|error| Failure { node: node.into(), error })
+}
+
 /// What an epoch makes on its way.
 pub(super) struct Epoch {
     number: u64,
+    one_by_one: bool,
     /// What each node gave, by task; sources' rows are put in before the run.
     outputs: Vec<Vec<Vec<Batch>>>,
     pub(super) sinks: Vec<(String, SinkOutput)>,
@@ -36,9 +54,10 @@ pub(super) struct Epoch {
 }
 
 impl Epoch {
-    pub(super) fn new(number: u64, nodes: usize) -> Self {
+    pub(super) fn new(record: &EpochRecord, nodes: usize) -> Self {
         let outputs = vec![Vec::new(); nodes];
-        Self { number, outputs, sinks: Vec::new(), dead_letters: Vec::new(), counters: BTreeMap::new() }
+        let (number, one_by_one) = (record.epoch, record.one_by_one);
+        Self { number, one_by_one, outputs, sinks: Vec::new(), dead_letters: Vec::new(), counters: BTreeMap::new() }
     }
 
     /// Adds a source's rows.
@@ -51,7 +70,7 @@ impl Epoch {
         tasks[task].push(batch);
     }
 
-    fn count(&mut self, node: &str, what: &str, rows: usize) {
+    pub(super) fn count(&mut self, node: &str, what: &str, rows: usize) {
         if rows > 0 {
             *self.counters.entry((node.into(), what.into())).or_default() += i64::try_from(rows).unwrap_or(i64::MAX);
         }
@@ -74,7 +93,7 @@ enum Work {
 
 /// A node at work.
 pub(super) struct Running {
-    name: String,
+    name: Arc<str>,
     inputs: Vec<Input>,
     tasks: usize,
     work: Work,
@@ -95,8 +114,12 @@ impl Running {
             }
             NodeKind::Sink(factory) => Work::Sink { sink: factory.create()?, kind: factory.kind() },
         };
-        let (name, inputs) = (node.name.clone(), node.inputs.clone());
+        let (name, inputs) = (Arc::from(node.name.as_str()), node.inputs.clone());
         Ok(Self { name, inputs, tasks, work, watermark: None, counts: Counts::default() })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     pub(super) fn kind(&self) -> &'static str {
@@ -149,6 +172,16 @@ impl Nodes {
         Ok(Self { running: graph.nodes.iter().map(Running::new).collect::<Result<_>>()? })
     }
 
+    /// Makes every node anew, without state; the counts go on.
+    pub(super) fn renew(&mut self, graph: &Graph) -> Result<()> {
+        let counts: Vec<Counts> = self.running.iter().map(|node| node.counts).collect();
+        *self = Self::new(graph)?;
+        for (node, counts) in self.running.iter_mut().zip(counts) {
+            node.counts = counts;
+        }
+        Ok(())
+    }
+
     pub(super) fn source_of(&self, name: &str) -> Option<NodeId> {
         let is_it = |node: &Running| matches!(&node.work, Work::Source { event_type, .. } if event_type == name);
         self.running.iter().position(is_it)
@@ -187,7 +220,7 @@ impl Nodes {
 
     /// Every node that waits for time to go on, and until when.
     pub(super) fn waits(&self) -> Vec<(String, Micros)> {
-        self.running.iter().filter_map(|node| Some((node.name.clone(), node.next_timer()?))).collect()
+        self.running.iter().filter_map(|node| Some((node.name.to_string(), node.next_timer()?))).collect()
     }
 
     /// The event types that a node's rows come from.
@@ -220,10 +253,10 @@ impl Nodes {
     }
 
     /// Runs the epoch's rows through every node. Watermarks have been advanced.
-    pub(super) fn run(&mut self, epoch: &mut Epoch) -> Result<()> {
+    pub(super) fn run(&mut self, epoch: &mut Epoch) -> Result<(), Failure> {
         let mut id = 0;
         while id < self.running.len() {
-            let inputs = self.gather(id, epoch)?;
+            let inputs = at(&self.running[id].name, || self.gather(id, epoch))?;
             let (node, rows_in) = (&mut self.running[id], rows_of(&inputs));
             match &mut node.work {
                 Work::Source { .. } => {
@@ -237,10 +270,10 @@ impl Nodes {
                 }
                 Work::Sink { sink, .. } => {
                     let batches = inputs.into_iter().flatten().map(|(_, batch)| batch).collect();
-                    let output = sink.on_epoch(epoch.number, batches)?;
+                    let output = at(&node.name, || sink.on_epoch(epoch.number, batches))?;
                     node.counts.rows_in += rows_in as u64;
                     epoch.count(&node.name, "rows_in", rows_in);
-                    epoch.sinks.push((node.name.clone(), output));
+                    epoch.sinks.push((node.name.to_string(), output));
                 }
             }
             id += 1;
@@ -250,16 +283,19 @@ impl Nodes {
 
     /// Runs an operator, and with it those behind it that read, task by task, nothing but the one before them: a task takes
     /// its rows through all of them while they are at hand. Says how many nodes that were.
-    fn run_chain(&mut self, first: NodeId, inputs: Vec<TaskInput>, epoch: &mut Epoch) -> Result<usize> {
+    fn run_chain(&mut self, first: NodeId, inputs: Vec<TaskInput>, epoch: &mut Epoch) -> Result<usize, Failure> {
         let followers = (first..)
             .zip(&self.running[first + 1..])
             .take_while(|(before, node)| node.follows(*before) && node.tasks == self.running[first].tasks);
         let length = 1 + followers.count();
         let mut rows_in = rows_of(&inputs);
-        let outputs = run_tasks(&mut self.running[first..first + length], inputs, (epoch.number, rows_in))?;
+        let blank = || Output { one_by_one: epoch.one_by_one, ..Output::new(epoch.number) };
+        let outputs = run_tasks(&mut self.running[first..first + length], inputs, &blank)?;
         for (id, outputs) in (first..).zip(outputs) {
             let rows_out = outputs.iter().flat_map(|output| &output.batches).map(Batch::num_rows).sum();
-            self.running[id].take_outputs(id, rows_in, outputs, epoch)?;
+            let running = &mut self.running[id];
+            let name = running.name.clone();
+            at(&name, || running.take_outputs(id, rows_in, outputs, epoch))?;
             rows_in = rows_out;
         }
         Ok(length)
@@ -282,13 +318,14 @@ impl Nodes {
 impl Running {
     fn take_outputs(&mut self, id: NodeId, rows_in: usize, outputs: Vec<Output>, epoch: &mut Epoch) -> Result<()> {
         let (mut rows_out, mut late, mut failed) = (0, 0, 0);
-        let (mut filtered, mut absorbed) = (0, 0);
+        let (mut filtered, mut absorbed, mut lost) = (0, 0, 0);
         for output in outputs {
             rows_out += output.batches.iter().map(Batch::num_rows).sum::<usize>();
             late += output.late.iter().map(Batch::num_rows).sum::<usize>();
             failed += output.failed.iter().map(|(batch, _)| batch.num_rows()).sum::<usize>();
             filtered += to_rows(output.filtered);
             absorbed += to_rows(output.absorbed);
+            lost += output.lost.iter().map(|(batch, _)| batch.num_rows()).sum::<usize>();
             dead::letters(&self.name, &output, self.watermark, &mut epoch.dead_letters)?;
             epoch.outputs[id].push(output.batches);
         }
@@ -296,7 +333,8 @@ impl Running {
         self.counts.rows_out += rows_out as u64;
         self.counts.late += late as u64;
         let counted = [("rows_in", rows_in), ("rows_out", rows_out), ("late", late), ("failed", failed)];
-        for (what, rows) in counted.into_iter().chain([("filtered", filtered), ("absorbed", absorbed)]) {
+        let counted = counted.into_iter().chain([("filtered", filtered), ("absorbed", absorbed), ("lost", lost)]);
+        for (what, rows) in counted {
             epoch.count(&self.name, what, rows);
         }
         Ok(())
@@ -313,37 +351,58 @@ fn rows_of(inputs: &[TaskInput]) -> usize {
     inputs.iter().flatten().map(|(_, batch)| batch.num_rows()).sum()
 }
 
+/// One task of an operator in a chain.
+struct Link<'a> {
+    name: Arc<str>,
+    operator: &'a mut Box<dyn Operator>,
+    watermark: Option<Micros>,
+}
+
+impl Link<'_> {
+    /// Takes an epoch's rows, then the watermark.
+    fn run(self, input: TaskInput, mut output: Output) -> Result<Output, Failure> {
+        at(&self.name, || {
+            for (port, batch) in input {
+                self.operator.on_batch(port, batch, &mut output)?;
+            }
+            if let Some(watermark) = self.watermark {
+                self.operator.on_watermark(watermark, &mut output)?;
+            }
+            Ok(output)
+        })
+    }
+}
+
 /// Takes each task's rows through the operators of a chain; gives what each of them made of them, by task.
-fn run_tasks(chain: &mut [Running], inputs: Vec<TaskInput>, (epoch, rows): (u64, usize)) -> Result<Vec<Vec<Output>>> {
+fn run_tasks(
+    chain: &mut [Running],
+    inputs: Vec<TaskInput>,
+    blank: &(dyn Fn() -> Output + Sync),
+) -> Result<Vec<Vec<Output>>, Failure> {
     // A window that closes may give far more rows than came in.
+    let rows = rows_of(&inputs);
     let rows = if chain.iter().any(Running::is_due) { rows.max(PARALLEL_ROWS) } else { rows };
     let length = chain.len();
-    let mut tasks: Vec<Vec<(&mut Box<dyn Operator>, Option<Micros>)>> = inputs.iter().map(|_| Vec::new()).collect();
+    let mut tasks: Vec<Vec<Link<'_>>> = inputs.iter().map(|_| Vec::new()).collect();
     for node in chain {
-        let watermark = node.watermark;
+        let (watermark, name) = (node.watermark, node.name.clone());
         for (task, operator) in tasks.iter_mut().zip(node.operators()) {
-            task.push((operator, watermark));
+            task.push(Link { name: name.clone(), operator, watermark });
         }
     }
-    let run = |(operators, mut input): (Vec<(&mut Box<dyn Operator>, Option<Micros>)>, TaskInput)| {
+    let run = |(links, mut input): (Vec<Link<'_>>, TaskInput)| {
         let mut outputs = Vec::with_capacity(length);
-        for (operator, watermark) in operators {
-            let mut output = Output::new(epoch);
-            for (port, batch) in input {
-                operator.on_batch(port, batch, &mut output)?;
-            }
-            if let Some(watermark) = watermark {
-                operator.on_watermark(watermark, &mut output)?;
-            }
+        for link in links {
+            let output = link.run(input, blank())?;
             input = output.batches.iter().map(|batch| (0, batch.clone())).collect();
             outputs.push(output);
         }
         Ok(outputs)
     };
     let by_task: Vec<Vec<Output>> = if inputs.len() > 1 && is_worth_sharing(rows) {
-        tasks.into_par_iter().zip(inputs).map(run).collect::<Result<_>>()?
+        tasks.into_par_iter().zip(inputs).map(run).collect::<Result<_, Failure>>()?
     } else {
-        tasks.into_iter().zip(inputs).map(run).collect::<Result<_>>()?
+        tasks.into_iter().zip(inputs).map(run).collect::<Result<_, Failure>>()?
     };
     let mut by_node: Vec<Vec<Output>> = (0..length).map(|_| Vec::new()).collect();
     for outputs in by_task {

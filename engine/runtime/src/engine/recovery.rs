@@ -6,7 +6,7 @@
 //! retained event, applies the recorded raises where they took place, and writes only the sinks that are new or changed,
 //! while the others keep what they have, until it has passed the point where the last run stood.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cornjacket_core::graph::{Node, NodeKind};
@@ -16,6 +16,8 @@ use cornjacket_core::{Error, Result};
 
 use super::Engine;
 use super::begins::{Begins, begins_now};
+use super::clocks::Clocks;
+use super::node::Failure;
 use super::outlets::Outlets;
 use crate::audit::carried;
 
@@ -73,12 +75,9 @@ impl Engine {
             store.prepare(&projection, false)?;
         }
         self.outlets = Outlets::open(&self.graph, &store.lengths()?, &|sink| store.claim(sink))?;
-        self.restore_snapshot()?;
-        self.rebuild = self.rebuild_of(&state)?;
         self.begins = Begins::of(&self.graph, &state.begins, &self.options.found);
-        for record in store.epochs_after(self.epoch)? {
-            self.replay(&record)?;
-        }
+        self.set_aside.add(store.set_aside()?);
+        self.replay_all(&state)?;
         self.remember(&state)?;
         // The last process may have died between its last epoch of the rebuild and saying that it was the last.
         self.conclude_rebuild()?;
@@ -168,17 +167,50 @@ impl Engine {
         Ok(Some(Rebuild { kept: state.kept_sinks.clone(), until, raises }))
     }
 
+    /// The state of the last committed epoch: that of the snapshot, and the recorded epochs after it computed again.
+    pub(super) fn replay_all(&mut self, state: &PipelineState) -> Result<()> {
+        let store = Arc::clone(&self.storage.store);
+        // Epochs that another version could compute and this one cannot, but for their results one by one.
+        let mut one_by_one = BTreeSet::new();
+        'again: loop {
+            self.rewind(state)?;
+            for mut record in store.epochs_after(self.epoch)? {
+                record.one_by_one |= one_by_one.contains(&record.epoch);
+                let Err(failure) = self.replay(&record)? else { continue };
+                if one_by_one.insert(record.epoch) && !record.one_by_one {
+                    continue 'again;
+                }
+                let (node, words) = (failure.node, failure.error.words());
+                let why = format!("epoch {} was computed once, and now `{node}` fails: {words}", record.epoch);
+                return Err(Error::Compute(why));
+            }
+            return Ok(());
+        }
+    }
+
+    /// The state of the last snapshot.
+    fn rewind(&mut self, state: &PipelineState) -> Result<()> {
+        self.nodes.renew(&self.graph)?;
+        self.clocks = Clocks::new(&self.graph, self.environment.clock.monotonic());
+        (self.positions, self.epoch) = (Positions::default(), 0);
+        self.restore_snapshot()?;
+        self.rebuild = self.rebuild_of(state)?;
+        Ok(())
+    }
+
     /// Computes a recorded epoch again. What its sinks give was written when it was committed.
-    fn replay(&mut self, record: &EpochRecord) -> Result<()> {
+    fn replay(&mut self, record: &EpochRecord) -> Result<Result<(), Failure>> {
         if record.epoch != self.epoch + 1 {
             return Err(Error::Corrupt(format!("the record of epoch {} is missing", self.epoch + 1)));
         }
         let slice = self.read_exactly(&record.positions)?;
-        self.run(slice, record)?;
+        if let Err(failure) = self.run(slice, record) {
+            return Ok(Err(failure));
+        }
         if let Some(rebuild) = &mut self.rebuild {
             rebuild.pass(&record.positions, !record.raises.is_empty());
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// All rows from here to a recorded position.

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arrow::array::RecordBatch;
+use cornjacket_core::guard::guarded;
 use cornjacket_core::operator::{PartId, StatePart, StateWriter};
 use cornjacket_core::store::{Snapshot, Store};
-use cornjacket_core::time::Micros;
+use cornjacket_core::time::{Micros, SECOND};
 use cornjacket_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -85,6 +86,11 @@ impl Snapshots {
         self.saved
     }
 
+    /// After one that could not be taken: the next is tried after twice the time, or ten minutes.
+    fn put_off(&mut self, now: Micros) {
+        (self.every, self.last_taken) = (self.every.saturating_mul(2).min(600 * SECOND), now);
+    }
+
     fn is_due(&self, epoch: u64, now: Micros) -> bool {
         epoch > self.last_epoch && now - self.last_taken >= self.every
     }
@@ -94,6 +100,13 @@ impl Snapshots {
         let Some(Saving { thread, epoch }) = self.saving.take() else { return Ok(()) };
         let outcome = thread.join().unwrap_or_else(|_| Err(Error::Compute("the snapshot saver panicked".into())));
         self.settle(epoch, outcome)
+    }
+
+    /// Waits for the snapshot that is being saved, and forgets what no saved snapshot has: its state is thrown away.
+    pub(super) fn forget_unsaved(&mut self) -> Result<()> {
+        self.wait()?;
+        self.unsaved.clear();
+        Ok(())
     }
 
     /// Looks whether the snapshot that was being saved is done.
@@ -162,11 +175,28 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a snapshot if an epoch was committed since the last.
+    /// Takes a snapshot if an epoch was committed since the last. Where state cannot be expressed as rows, there is none:
+    /// the state is made again, and a later snapshot may do better.
     pub(super) fn take_snapshot(&mut self) -> Result<()> {
         if self.epoch == self.snapshots.last_epoch {
             return Ok(());
         }
+        match guarded(|| self.collect_state()) {
+            Ok(snapshot) => {
+                self.snapshots.last_epoch = self.epoch;
+                self.snapshots.last_taken = self.environment.clock.monotonic();
+                self.snapshots.save(snapshot)
+            }
+            Err(error) => {
+                tracing::error!(error = %error.words(), "no snapshot can be taken of the state; it is tried again later");
+                self.snapshots.put_off(self.environment.clock.monotonic());
+                self.is_broken = true;
+                Ok(())
+            }
+        }
+    }
+
+    fn collect_state(&mut self) -> Result<Snapshot> {
         let mut body = Body { clocks: self.clocks.save(), ..Body::default() };
         let Snapshots { next_part, unsaved, .. } = &mut self.snapshots;
         for (running, node) in self.nodes.running.iter_mut().zip(&self.graph.nodes) {
@@ -186,10 +216,7 @@ impl Engine {
         let used: BTreeSet<PartId> = parts.iter().copied().collect();
         unsaved.retain(|(id, _)| used.contains(id));
         let text = serde_json::to_string(&body).map_err(|error| Error::Compute(error.to_string()))?;
-        let snapshot = Snapshot { epoch: self.epoch, positions: self.positions.clone(), body: text, parts };
-        self.snapshots.last_epoch = self.epoch;
-        self.snapshots.last_taken = self.environment.clock.monotonic();
-        self.snapshots.save(snapshot)
+        Ok(Snapshot { epoch: self.epoch, positions: self.positions.clone(), body: text, parts })
     }
 
     /// Takes back the latest snapshot's state, if there is one.
@@ -213,7 +240,8 @@ impl Engine {
         }
         self.positions = snapshot.positions;
         self.epoch = snapshot.epoch;
-        self.snapshots.next_part = body.next_part;
+        // A part's number is never used twice, also where a later snapshot failed.
+        self.snapshots.next_part = self.snapshots.next_part.max(body.next_part);
         self.snapshots.last_epoch = snapshot.epoch;
         Ok(())
     }

@@ -21,7 +21,7 @@ use cornjacket_core::delivery::Delivery;
 use cornjacket_core::id::EventId;
 use cornjacket_core::log::{Positions, Receipt, TopicPartition};
 use cornjacket_core::operator::PartId;
-use cornjacket_core::store::{EpochRecord, PipelineState, Raise, Snapshot, Storage};
+use cornjacket_core::store::{EpochRecord, PipelineState, Raise, SetAside, Snapshot, Storage};
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
 use parking_lot::Mutex;
@@ -61,6 +61,7 @@ struct State {
     pipeline: PipelineState,
     epochs: BTreeMap<u64, EpochRecord>,
     raises: BTreeMap<u64, (Positions, Vec<Raise>)>,
+    set_aside: BTreeSet<SetAside>,
     last_epoch: Option<EpochRecord>,
     snapshot: Option<Snapshot>,
     parts: BTreeMap<PartId, RecordBatch>,

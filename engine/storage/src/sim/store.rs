@@ -10,7 +10,7 @@ use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
+    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, SetAside, Snapshot, Store,
 };
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
@@ -110,6 +110,7 @@ impl Store for SimStore {
             if !record.raises.is_empty() {
                 state.raises.insert(record.epoch, (record.positions.clone(), record.raises.clone()));
             }
+            state.set_aside.extend(record.set_aside.iter().cloned());
             state.epochs.insert(record.epoch, record.clone());
             state.last_epoch = Some(record);
             Ok(())
@@ -152,6 +153,10 @@ impl Store for SimStore {
 
     fn raises(&self) -> Result<Vec<(Positions, Vec<Raise>)>> {
         self.process.call("raises", |state| Ok(state.raises.values().cloned().collect()))
+    }
+
+    fn set_aside(&self) -> Result<Vec<SetAside>> {
+        self.process.call("set_aside", |state| Ok(state.set_aside.iter().cloned().collect()))
     }
 
     fn rows(

@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_flipped_digit_is_an_error_and_never_another_position() {
-        let record = EpochRecord { epoch: 7, positions: Positions::default(), raises: Vec::new() };
+        let record = EpochRecord { epoch: 7, ..EpochRecord::default() };
         let text = to_record(&record, EPOCH, "p").expect("JSON");
         assert_eq!(from_record::<EpochRecord>(&text, EPOCH, "p").expect("sound"), record);
         assert!(from_record::<EpochRecord>(&text.replace('7', "6"), EPOCH, "p").is_err());

@@ -9,7 +9,7 @@ use cornjacket_core::log::Positions;
 use cornjacket_core::operator::PartId;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{
-    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, Snapshot, Store,
+    EpochCommit, EpochRecord, Ledger, PipelineState, ProjectionRows, Raise, RowFilter, SetAside, Snapshot, Store,
 };
 use cornjacket_core::time::Micros;
 use cornjacket_core::{Error, Result};
@@ -26,12 +26,13 @@ use crate::block::{read_stream, write_stream};
 use crate::checksum::seal_stream;
 use crate::key::key_text;
 
-pub(super) const MIGRATIONS: [&str; 5] = [
+pub(super) const MIGRATIONS: [&str; 6] = [
     include_str!("../../../../migrations/sqlite/store/0001_store.sql"),
     include_str!("../../../../migrations/sqlite/store/0002_outlets.sql"),
     include_str!("../../../../migrations/sqlite/store/0003_dead_letters.sql"),
     include_str!("../../../../migrations/sqlite/store/0004_deliveries.sql"),
     include_str!("../../../../migrations/sqlite/store/0005_delivery_keys.sql"),
+    include_str!("../../../../migrations/sqlite/store/0006_set_aside.sql"),
 ];
 
 /// The file of the store.
@@ -144,7 +145,7 @@ impl SqliteStore {
     }
 
     fn write_epoch(&self, connection: &Connection, commit: &EpochCommit) -> Result<()> {
-        let EpochRecord { epoch, positions, raises } = &commit.record;
+        let EpochRecord { epoch, positions, raises, set_aside, .. } = &commit.record;
         let next = self.last_of(connection)?.map_or(1, |last| last.epoch + 1);
         if *epoch != next {
             return Err(epoch_out_of_order(*epoch, next));
@@ -170,6 +171,10 @@ impl SqliteStore {
             let (at, raises) = to_raises(positions, raises, &self.pipeline)?;
             let row = params![self.pipeline, epoch, at, raises];
             execute(connection, "INSERT INTO raises VALUES (?1, ?2, ?3, ?4)", row)?;
+        }
+        for SetAside { event_type, partition, offset } in set_aside {
+            let row = params![self.pipeline, event_type, partition, offset];
+            execute(connection, "INSERT OR IGNORE INTO set_aside VALUES (?1, ?2, ?3, ?4)", row)?;
         }
         let row = params![self.pipeline, epoch, to_record(&commit.record, EPOCH, &self.pipeline)?];
         execute(connection, "INSERT INTO epochs VALUES (?1, ?2, ?3)", row)
@@ -316,6 +321,13 @@ impl Store for SqliteStore {
         let texts = self.all(sql, [&self.pipeline], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
         let read = |(at, raises): &(String, String)| from_raises((at, raises), &self.pipeline);
         texts.iter().map(read).map(|read| read.map_err(|error| named(&self.path, error))).collect()
+    }
+
+    fn set_aside(&self) -> Result<Vec<SetAside>> {
+        let sql = "SELECT event_type, partition, log_offset FROM set_aside WHERE pipeline = ?1";
+        self.all(sql, [&self.pipeline], |row| {
+            Ok(SetAside { event_type: row.get(0)?, partition: row.get(1)?, offset: row.get(2)? })
+        })
     }
 
     fn rows(

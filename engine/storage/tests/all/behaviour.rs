@@ -180,7 +180,7 @@ fn write(spec: &Arc<ProjectionSpec>, columns: Vec<ArrayRef>, times: Vec<i64>, or
 }
 
 fn epoch(number: u64, writes: Vec<ProjectionWrite>) -> EpochCommit {
-    let record = EpochRecord { epoch: number, positions: Positions::default(), raises: Vec::new() };
+    let record = EpochRecord { epoch: number, ..EpochRecord::default() };
     EpochCommit {
         record,
         now: NOW,

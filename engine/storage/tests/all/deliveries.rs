@@ -6,7 +6,6 @@ use cornjacket_core::dead_letter::{LetterFilter, LetterState};
 use cornjacket_core::delivery::{
     Attempt, Dedupe, Delivery, DeliveryFilter, DeliveryState, NewDelivery, Trigger, Turn, Verdict,
 };
-use cornjacket_core::log::Positions;
 use cornjacket_core::store::{EpochCommit, EpochRecord, Storage};
 use cornjacket_core::time::{Micros, SECOND};
 
@@ -28,7 +27,7 @@ fn new(id: &str, row_time: Micros, key: Option<&str>) -> NewDelivery {
 
 fn commit(storage: &Storage, number: u64, deliveries: Vec<NewDelivery>) {
     let epoch = EpochCommit {
-        record: EpochRecord { epoch: number, positions: Positions::default(), raises: Vec::new() },
+        record: EpochRecord { epoch: number, ..EpochRecord::default() },
         now: NOW,
         writes: Vec::new(),
         dead_letters: Vec::new(),
