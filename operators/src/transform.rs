@@ -82,7 +82,7 @@ impl TransformOperator {
         match guarded(|| self.0.apply(batch.clone())) {
             Ok(rows) => {
                 output.filtered += (batch.num_rows() - rows.num_rows()) as u64;
-                self.check_growth(batch, &rows, output)?;
+                check_growth(batch, &rows, output)?;
                 output.emit(rows);
             }
             Err(error @ (Error::Arrow(_) | Error::Compute(_) | Error::Refused(_))) if batch.num_rows() <= 1 => {
@@ -97,16 +97,16 @@ impl TransformOperator {
         }
         Ok(())
     }
+}
 
-    fn check_growth(&self, before: &Batch, after: &Batch, output: &mut Output) -> Result<()> {
-        let size = |batch: &Batch| batch.rows.get_array_memory_size();
-        output.grown = output.grown.saturating_add(size(after).saturating_sub(size(before)));
-        if output.grown <= MOST_GROWTH {
-            return Ok(());
-        }
-        let most = MOST_GROWTH >> 20;
-        Err(Error::Memory(format!("what is computed of the rows takes more than {most} MiB")))
+fn check_growth(before: &Batch, after: &Batch, output: &mut Output) -> Result<()> {
+    let size = |batch: &Batch| batch.rows.get_array_memory_size();
+    output.grown = output.grown.saturating_add(size(after).saturating_sub(size(before)));
+    if output.grown <= MOST_GROWTH {
+        return Ok(());
     }
+    let most = MOST_GROWTH >> 20;
+    Err(Error::Memory(format!("what is computed of the rows takes more than {most} MiB")))
 }
 
 impl Operator for TransformOperator {

@@ -148,7 +148,7 @@ impl Tumble {
     }
 
     /// What can be told of a group that is lost: its window and its keys.
-    fn lost_row(&self, start: Micros, clock: Micros, keys: RecordBatch, epoch: u64) -> Result<Batch> {
+    fn lost_row(&self, start: Micros, clock: Micros, keys: &RecordBatch, epoch: u64) -> Result<Batch> {
         let window = pane::window_column(&self.spec, start, self.end_of(start), keys.num_rows())?;
         let mut fields = vec![self.spec.schema.fields()[self.spec.window_at].clone()];
         fields.extend(keys.schema().fields().iter().cloned());
@@ -214,7 +214,7 @@ impl Operator for Tumble {
                 self.panes.remove(&start);
             }
             for (keys, why) in lost {
-                output.lost.push((self.lost_row(start, before, keys, output.epoch)?, why));
+                output.lost.push((self.lost_row(start, before, &keys, output.epoch)?, why));
             }
             if let Some(rows) = emission {
                 self.emit(start, before, rows, output)?;
