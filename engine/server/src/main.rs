@@ -27,6 +27,7 @@ mod metrics;
 mod mqtt_url;
 mod query;
 mod remote;
+mod retry_after;
 mod run;
 mod schema;
 mod send;

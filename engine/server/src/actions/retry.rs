@@ -48,16 +48,6 @@ fn wait(policy: &RetryPolicy, failures: u32, chance: f64) -> Micros {
     (whole * f64::midpoint(1.0, chance)) as Micros
 }
 
-/// The span that a `Retry-After` asks for: seconds, or the time until a date.
-pub(super) fn retry_after(value: &str, now: Micros) -> Option<Micros> {
-    let value = value.trim();
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(Micros::from(seconds) * SECOND);
-    }
-    let date = chrono::DateTime::parse_from_rfc2822(value).ok()?;
-    Some((date.timestamp_micros() - now).max(0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,9 +95,8 @@ mod tests {
         assert_eq!(said(Outcome::Gone), Verdict::GivenUp);
         assert_eq!(said(Outcome::Failed(Some(90 * SECOND))), Verdict::Again(90 * SECOND));
         assert_eq!(said(Outcome::Failed(Some(90_000 * SECOND))), Verdict::Again(LONGEST));
-        assert_eq!(retry_after("120", 0), Some(120 * SECOND));
-        assert_eq!(retry_after("Thu, 01 Jan 1970 00:02:00 GMT", 60 * SECOND), Some(60 * SECOND));
-        assert_eq!(retry_after("Thu, 01 Jan 1970 00:00:00 GMT", 60 * SECOND), Some(0));
-        assert_eq!(retry_after("soon", 0), None);
+        assert_eq!(said(Outcome::Failed(Some(Micros::MAX))), Verdict::Again(LONGEST));
+        // What is over, or shorter than the wait would be, changes nothing.
+        assert_eq!(said(Outcome::Failed(Some(0))), Verdict::Again(SECOND));
     }
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use cornjacket_core::delivery::{Action, Delivery};
 use cornjacket_core::time::{Micros, SECOND};
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Response, StatusCode, redirect};
 use tokio::time::Instant;
 use url::Url;
 
 use super::guard::Guard;
-use super::retry::{Outcome, retry_after};
+use super::retry::Outcome;
 use super::signature::signature;
+use crate::retry_after::asked_for;
 
 /// Bytes of an answer that are read: what comes after them interests nobody.
 const MOST_READ: usize = 64 * 1024;
@@ -93,7 +94,7 @@ fn failed(error: String) -> Answer {
 /// The status says it all, so a body that is late or breaks off changes nothing.
 async fn judged(response: Response, now: Micros, deadline: Instant) -> Answer {
     let status = response.status();
-    let asked = response.headers().get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, now));
+    let asked = asked_for(response.headers(), now);
     let outcome = match status {
         _ if status.is_success() => Outcome::Taken,
         StatusCode::GONE => Outcome::Gone,

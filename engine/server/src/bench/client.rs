@@ -7,14 +7,16 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use axum::body::{Body, Bytes, to_bytes};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use url::Url;
 
 use crate::Failure;
+use crate::environment::of_machine;
 use crate::remote::Remote;
+use crate::retry_after::asked_for;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -134,5 +136,5 @@ async fn through_client(remote: &Remote, path: &str, content_type: &str, body: B
 }
 
 fn wait(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+    asked_for(headers, of_machine().clock.now()).map(|span| Duration::from_micros(span.unsigned_abs()))
 }

@@ -9,7 +9,9 @@ use reqwest::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use crate::Failure;
+use crate::environment::of_machine;
 use crate::remote::{Remote, Service, Where};
+use crate::retry_after::asked_for;
 
 /// The first pause before trying again, where the service does not say how long; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -110,7 +112,7 @@ impl<'a> Post<'a> {
             }
         };
         let status = response.status();
-        let wait = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let wait = asked_for(response.headers(), of_machine().clock.now());
         let body = match response.bytes().await.context("the answer broke off") {
             Ok(body) => body,
             Err(error) => return Err(Failed::for_now(Failure::Environment(error))),
@@ -122,7 +124,7 @@ impl<'a> Post<'a> {
         }
         let why = self.remote.failure(status, &body);
         if is_limited || status == StatusCode::REQUEST_TIMEOUT || status.is_server_error() {
-            let wait = wait.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
+            let wait = wait.map(|span| Duration::from_micros(span.unsigned_abs()).min(LONGEST_WAIT));
             return Err(Failed::ForNow { why, wait, is_limited });
         }
         Err(Failed::Finally(why))
