@@ -192,6 +192,8 @@ fn wrong(file: &Path) -> String {
 }
 
 fn parse(text: &str) -> Result<Vec<Key>> {
+    // Some editors put a byte order mark at the start, which is no part of the first name.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut keys, mut faults) = (Vec::<Key>::new(), Vec::new());
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();

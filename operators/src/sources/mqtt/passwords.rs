@@ -35,6 +35,8 @@ impl Passwords {
     /// # Errors
     /// Which line is wrong, and why.
     pub fn parse(text: &str) -> Result<Self, String> {
+        // Some editors put a byte order mark at the start, which is no part of the first name.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut entries = HashMap::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.trim();
@@ -115,6 +117,20 @@ old:$6$F0R+e5wZpJ1Vk9Ah$VP3xs7jIsLuJpImlKMRjkqoh2Waw+6DSDbtQ6G7Qo9Iv2l+kPB/7/pCQ
         }
         assert!(!passwords.verify("nobody", "s3cret pässword".as_bytes()));
         assert_eq!(format!("{passwords:?}"), "passwords of 2 users");
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_name() {
+        let first = FILE.split_once('\n').expect("lines").1;
+        for file in [format!("\u{feff}{first}"), format!("\u{feff}{FILE}"), format!("\u{feff}{FILE}").replace('\n', "\r\n")]
+        {
+            let passwords = Passwords::parse(&file).expect("a file");
+            assert!(passwords.verify("device", "s3cret pässword".as_bytes()), "{file:?}");
+        }
+        // It is taken off at the start, and nowhere else.
+        let passwords = Passwords::parse(&format!("\n\u{feff}{first}")).expect("a file");
+        assert!(!passwords.verify("device", "s3cret pässword".as_bytes()));
+        assert!(passwords.verify("\u{feff}device", "s3cret pässword".as_bytes()));
     }
 
     #[test]
