@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn what_is_no_time_asks_for_nothing() {
-        for value in ["", "soon", "-", ".", "1e3", "0x10", "12 monkeys", "NaN", "Thu, 31 Feb 2026 12:01:00 GMT", "é-"] {
+        for value in ["", "soon", "-", ".", "1e3", "0x10", "12 monkeys", "NaN", "Thu, 31 Feb 2026 12:01:00 GMT", "é-"]
+        {
             assert_eq!(seconds_of(value), None, "{value}");
         }
     }

@@ -122,7 +122,8 @@ old:$6$F0R+e5wZpJ1Vk9Ah$VP3xs7jIsLuJpImlKMRjkqoh2Waw+6DSDbtQ6G7Qo9Iv2l+kPB/7/pCQ
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_name() {
         let first = FILE.split_once('\n').expect("lines").1;
-        for file in [format!("\u{feff}{first}"), format!("\u{feff}{FILE}"), format!("\u{feff}{FILE}").replace('\n', "\r\n")]
+        for file in
+            [format!("\u{feff}{first}"), format!("\u{feff}{FILE}"), format!("\u{feff}{FILE}").replace('\n', "\r\n")]
         {
             let passwords = Passwords::parse(&file).expect("a file");
             assert!(passwords.verify("device", "s3cret pässword".as_bytes()), "{file:?}");
