@@ -1,6 +1,7 @@
 //! SQL text to graph nodes, and the query side. The only crate that holds a `DataFusion` session.
 
 pub mod functions;
+pub mod listing;
 pub mod query;
 pub mod stream;
 

@@ -174,6 +174,11 @@ impl QueryEngine {
     }
 }
 
+/// A session that knows no tables.
+pub(crate) fn session_state() -> Result<SessionState, QueryError> {
+    session(&Arc::new(MemoryCatalogProvider::new()))
+}
+
 fn session(catalog: &Arc<MemoryCatalogProvider>) -> Result<SessionState, QueryError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PROJECTIONS)

@@ -52,6 +52,11 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
     state
 });
 
+/// The session before it knows any tables.
+pub(crate) fn session_state() -> &'static SessionState {
+    &BASE
+}
+
 impl Session {
     pub(super) fn new(tables: &Tables) -> Self {
         let mut state = BASE.clone();
