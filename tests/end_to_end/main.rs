@@ -24,6 +24,7 @@ mod pages;
 mod process;
 mod receiver;
 mod send;
+mod values;
 mod watch;
 mod watermarks;
 mod webhooks;

@@ -35,11 +35,16 @@ impl Dialect for PipelineDialect {
     }
 
     fn is_identifier_start(&self, ch: char) -> bool {
-        GenericDialect.is_identifier_start(ch)
+        PostgreSqlDialect {}.is_identifier_start(ch)
     }
 
     fn is_identifier_part(&self, ch: char) -> bool {
-        GenericDialect.is_identifier_part(ch)
+        PostgreSqlDialect {}.is_identifier_part(ch)
+    }
+
+    /// Makes `?`, `#>` and their like operators, as they are in PostgreSQL, and no placeholders or names.
+    fn supports_geometric_types(&self) -> bool {
+        true
     }
 
     fn get_next_precedence(&self, parser: &Parser) -> Option<Result<u8, ParserError>> {
