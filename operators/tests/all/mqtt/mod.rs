@@ -2,6 +2,7 @@
 
 mod broker;
 mod client;
+mod conformance;
 mod hostile;
 mod publishing;
 mod sessions;
