@@ -148,7 +148,12 @@ impl Running {
 
 /// Waits until something holds.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    eventually(what, Duration::from_secs(20), holds).await;
+}
+
+/// As [`until`], for so long.
+pub async fn eventually(what: &str, patience: Duration, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < deadline, "not {what} in time");
         tokio::time::sleep(Duration::from_millis(5)).await;
