@@ -6,6 +6,7 @@ mod damage;
 mod deliveries;
 mod files;
 mod full_disk;
+mod functions;
 mod hooks;
 mod http;
 mod http_keys;

@@ -117,9 +117,21 @@ impl Process {
 
     /// How much of the machine's memory it has, in KiB.
     pub fn memory_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        memory_of(self.child.id(), "VmRSS:").expect("a process")
+    }
+
+    /// The most that it ever had, in KiB.
+    pub fn peak_memory_kib(&self) -> u64 {
+        memory_of(self.child.id(), "VmHWM:").expect("a process")
+    }
+
+    /// The most that each process which it started ever had, in KiB.
+    pub fn peaks_of_children_kib(&self) -> Vec<(u32, u64)> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a process");
+        let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+        let children: Vec<u32> =
+            lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
+        children.into_iter().filter_map(|child| Some((child, memory_of(child, "VmHWM:")?))).collect()
     }
 
     pub async fn post(&self, event: &Value) -> Response {
@@ -176,6 +188,12 @@ impl Process {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+fn memory_of(process: u32, line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|found| found.strip_prefix(line))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 /// Runs a command to its end.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeBinaryArray, RecordBatch, StringArray, StringBuilder};
 use arrow::buffer::{Buffer, OffsetBuffer};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field as ArrowField, Fields, Schema, SchemaRef};
 use regex::Regex;
 
 use crate::error::Result;
+use crate::json;
 use crate::time::{Micros, SECOND, timestamp_type};
 
 /// Positions of the envelope's columns in the stored schema; the payload's fields follow.
@@ -77,6 +79,21 @@ impl FieldType {
             Self::List(item) => DataType::List(Arc::new(ArrowField::new("item", item.arrow(), true))),
             Self::Struct(fields) => DataType::Struct(fields.iter().map(Field::arrow).collect::<Fields>()),
         }
+    }
+
+    /// As [`FieldType::arrow`], with the mark of JSON on what is nested in it: what SQL sees.
+    fn marked(&self) -> DataType {
+        match self {
+            Self::List(item) => {
+                DataType::List(Arc::new(item.marked_field(ArrowField::new("item", item.marked(), true))))
+            }
+            Self::Struct(fields) => DataType::Struct(fields.iter().map(Field::marked).collect::<Fields>()),
+            plain => plain.arrow(),
+        }
+    }
+
+    fn marked_field(&self, field: ArrowField) -> ArrowField {
+        if matches!(self, Self::Json) { json::marked(field) } else { field }
     }
 
     /// Its name in the pipeline file.
@@ -144,6 +161,10 @@ impl Field {
     pub(crate) fn arrow(&self) -> ArrowField {
         ArrowField::new(&self.name, self.data_type.arrow(), self.optional)
     }
+
+    fn marked(&self) -> ArrowField {
+        self.data_type.marked_field(ArrowField::new(&self.name, self.data_type.marked(), self.optional))
+    }
 }
 
 /// What happens to payload fields that the catalogue does not name.
@@ -202,6 +223,7 @@ impl EventType {
     ) -> Self {
         let payload: Vec<ArrowField> = fields.iter().map(Field::arrow).collect();
         let stored = schema(stored_envelope(), &payload);
+        let payload: Vec<ArrowField> = fields.iter().map(Field::marked).collect();
         let table = schema(table_envelope(), &payload);
         Self { name: name.into(), topic: topic.into(), fields, unknown_fields, watermark, stored, table }
     }
@@ -234,7 +256,12 @@ impl EventType {
                 _ => Arc::clone(stored.column(at - 1)),
             }
         };
-        let columns = (0..self.table.fields().len()).map(column).collect();
+        let marked = |(at, field): (usize, &Arc<ArrowField>)| {
+            let column = column(at);
+            // Nested JSON has its mark inside of the type; nothing else differs.
+            if column.data_type() == field.data_type() { Ok(column) } else { Ok(cast(&column, field.data_type())?) }
+        };
+        let columns = self.table.fields().iter().enumerate().map(marked).collect::<Result<_>>()?;
         Ok(RecordBatch::try_new(Arc::clone(&self.table), columns)?)
     }
 

@@ -20,6 +20,7 @@ pub mod id;
 pub mod json;
 pub mod log;
 pub mod operator;
+pub mod print;
 pub mod projection;
 pub mod setting;
 pub mod source;

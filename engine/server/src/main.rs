@@ -54,7 +54,18 @@ enum Failure {
     Environment(anyhow::Error),
 }
 
+/// A panic that costs a row and no more is told with the row, and alarms nobody.
+fn keep_quiet_about_guarded_panics() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !cornjacket_core::guard::is_guarded() {
+            usual(panic);
+        }
+    }));
+}
+
 fn main() -> ExitCode {
+    keep_quiet_about_guarded_panics();
     let arguments = match cli::Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {

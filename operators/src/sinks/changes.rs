@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take_record_batch;
 use arrow::datatypes::SchemaRef;
-use arrow::json::writer::{LineDelimited, WriterBuilder};
 use arrow::row::{OwnedRow, RowConverter, SortField};
 use cornjacket_core::batch::Batch;
 use cornjacket_core::graph::SinkOutput;
+use cornjacket_core::print::{NonFinite, cell_texts, json_lines};
 use cornjacket_core::{Error, Result};
 
 use super::rows::EpochRows;
@@ -78,7 +78,7 @@ impl Changes {
 
     /// Each row as a JSON object; nulls are written. The operation comes first where it is wanted.
     pub(super) fn json_lines(&self, with_operation: bool) -> Result<Vec<String>> {
-        let mut lines = json_lines(&self.rows)?;
+        let mut lines = json_lines(&self.rows, NonFinite::Text)?;
         if with_operation {
             for (line, operation) in lines.iter_mut().zip(&self.operations) {
                 let comma = if line.len() > 2 { "," } else { "" };
@@ -88,27 +88,23 @@ impl Changes {
         Ok(lines)
     }
 
-    /// Each row as a line of CSV, after its operation. A text may hold line breaks, so rows are written one by one.
+    /// Each row as a line of CSV, after its operation; null is empty. A text may hold line breaks, so rows are written one by
+    /// one.
     pub(super) fn csv_lines(&self) -> Result<Vec<String>> {
+        let schema = self.rows.schema();
+        let columns = schema.fields().iter().zip(self.rows.columns());
+        let columns = columns.map(|(field, column)| cell_texts(field, column)).collect::<Result<Vec<_>>>()?;
         let line = |(row, operation): (usize, &&str)| {
-            let mut bytes = Vec::new();
-            let mut writer = arrow::csv::WriterBuilder::new().with_header(false).build(&mut bytes);
-            writer.write(&self.rows.slice(row, 1))?;
-            drop(writer);
+            let cells = columns.iter().map(|column| column[row].as_deref().unwrap_or_default());
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            let written = writer.write_record(std::iter::once(*operation).chain(cells));
+            written.map_err(|error| Error::Compute(error.to_string()))?;
+            let bytes = writer.into_inner().map_err(|error| Error::Compute(error.to_string()))?;
             let text = String::from_utf8(bytes).map_err(|error| Error::Compute(error.to_string()))?;
-            Ok(format!("{operation},{}", text.trim_end_matches('\n')))
+            Ok(text.trim_end_matches('\n').to_string())
         };
         self.operations.iter().enumerate().map(line).collect()
     }
-}
-
-/// Each row as a JSON object; nulls are written.
-pub(super) fn json_lines(rows: &RecordBatch) -> Result<Vec<String>> {
-    let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
-    writer.write(rows)?;
-    writer.finish()?;
-    Ok(String::from_utf8_lossy(&bytes).lines().map(str::to_string).collect())
 }
 
 /// What a sink gives that writes its changes as lines. Rows that cancel out, and those that an update replaces, have none.

@@ -1,12 +1,12 @@
 //! Rows that an operator could not use, as dead letters: nothing vanishes without a trace.
 
 use arrow::array::{Array, RecordBatch};
-use arrow::json::writer::{LineDelimited, WriterBuilder};
 use cornjacket_core::Result;
 use cornjacket_core::batch::Batch;
 use cornjacket_core::dead_letter::DeadLetter;
 use cornjacket_core::id::EventId;
 use cornjacket_core::operator::Output;
+use cornjacket_core::print::{NonFinite, json_lines};
 use cornjacket_core::time::{Micros, format_rfc3339};
 
 /// Adds what `node` could not use.
@@ -71,9 +71,5 @@ fn place(reason: &str, event_id: Option<&str>, time: Micros, body: &[u8]) -> Str
 }
 
 fn json_rows(rows: &RecordBatch) -> Result<Vec<Vec<u8>>> {
-    let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
-    writer.write(rows)?;
-    writer.finish()?;
-    Ok(bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
+    Ok(json_lines(rows, NonFinite::Text)?.into_iter().map(String::into_bytes).collect())
 }

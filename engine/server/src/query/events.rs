@@ -14,9 +14,9 @@ use cornjacket_core::dead_letter::LetterFilter;
 use cornjacket_core::delivery::{Delivery, DeliveryFilter};
 use cornjacket_core::id::{EventId, partition_of};
 use cornjacket_core::log::{Chunk, Columns, EventLog, Positions, TopicPartition};
+use cornjacket_core::print::{NonFinite, row_objects};
 use cornjacket_core::store::Store;
 use cornjacket_core::time::{Micros, parse_rfc3339};
-use cornjacket_sql::query::row_objects;
 use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
@@ -153,7 +153,7 @@ pub(super) fn slice(
 fn objects(chunk: &Chunk) -> cornjacket_core::Result<Vec<Map<String, Value>>> {
     let columns: Vec<usize> = (0..ENVELOPE.len()).collect();
     let rows = chunk.event_type.table_rows(&chunk.rows, Some(&columns))?.project(&columns)?;
-    row_objects(&rows).map_err(|error| Error::Compute(error.to_string()))
+    row_objects(&rows, NonFinite::Null)
 }
 
 /// JSON texts as the JSON that they are.

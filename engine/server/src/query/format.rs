@@ -9,7 +9,8 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, SchemaRef};
 use arrow::ipc::writer::StreamWriter;
 use axum::http::{HeaderMap, header};
-use cornjacket_sql::query::{QueryError, row_objects, type_name};
+use cornjacket_core::print::{NonFinite, column_type_name, row_objects};
+use cornjacket_sql::query::QueryError;
 use serde_json::{Map, Value, json};
 
 /// Rows of a JSON answer unless the question says otherwise.
@@ -103,7 +104,7 @@ impl Writer {
             return Ok(std::mem::take(stream.get_mut()));
         }
         let mut text = Vec::new();
-        for row in row_objects(batch)? {
+        for row in row_objects(batch, NonFinite::Null).map_err(failed)? {
             match self.format {
                 Format::Csv => text.extend(csv_line(self.cells(&row))?),
                 Format::Ndjson => {
@@ -161,7 +162,7 @@ impl Writer {
 }
 
 fn json_head(schema: &SchemaRef) -> Vec<u8> {
-    let column = |field: &Arc<Field>| json!({"name": field.name(), "type": type_name(field.data_type())});
+    let column = |field: &Arc<Field>| json!({"name": field.name(), "type": column_type_name(field)});
     let columns: Vec<Value> = schema.fields().iter().map(column).collect();
     format!("{{\"columns\":{},\"rows\":[", Value::Array(columns)).into_bytes()
 }

@@ -7,9 +7,9 @@ use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use cornjacket_core::print::{NonFinite, column_type_name, row_objects};
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::RowFilter;
-use cornjacket_sql::query::{row_objects, type_name};
 use cornjacket_storage::{key_text, parse_key, stored_text};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -40,7 +40,7 @@ pub async fn list(State(service): State<Arc<QueryService>>, pairs: Pairs, header
         let name = |at: &usize| spec.schema.field(*at).name().clone();
         let columns = spec.schema.fields().iter();
         let columns: Vec<Value> =
-            columns.map(|field| json!({"name": field.name(), "type": type_name(field.data_type())})).collect();
+            columns.map(|field| json!({"name": field.name(), "type": column_type_name(field)})).collect();
         let key: Vec<String> = spec.key.iter().map(name).collect();
         listed.push(json!({"name": spec.name, "columns": columns, "key": key, "rows": rows}));
     }
@@ -99,7 +99,7 @@ pub(super) fn named(service: &QueryService, raw: &str) -> Option<Arc<ProjectionS
 fn value_as_stored(spec: &ProjectionSpec, at: usize, text: &str) -> Result<String, Problem> {
     let column = spec.schema.field(at);
     stored_text(text, column.data_type()).ok_or_else(|| {
-        let kind = type_name(column.data_type());
+        let kind = column_type_name(column);
         invalid(format!("`{}` is of type {kind}, and `{text}` is no value of it", column.name()))
     })
 }
@@ -157,7 +157,7 @@ pub async fn one(State(service): State<Arc<QueryService>>, uri: Uri, pairs: Pair
 pub(super) fn objects(spec: &ProjectionSpec, rows: &RecordBatch) -> Result<Vec<Value>, Problem> {
     let failed = |error: String| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", error);
     let keys = key_values(spec, rows).map_err(|error| failed(error.to_string()))?;
-    let values = row_objects(rows).map_err(|error| failed(error.to_string()))?;
+    let values = row_objects(rows, NonFinite::Null).map_err(|error| failed(error.to_string()))?;
     Ok(values.into_iter().zip(keys).map(|(values, key)| object(spec, values, &key)).collect())
 }
 

@@ -15,13 +15,13 @@ use cornjacket_core::delivery::DeliveryFilter;
 use cornjacket_core::door::{Bundle, Door, Message, Refusal, Rejects};
 use cornjacket_core::environment::{Clock, Environment, Random};
 use cornjacket_core::graph::NodeKind;
+use cornjacket_core::print::{NonFinite, row_objects};
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::{RowFilter, Storage};
 use cornjacket_core::time::{Micros, SECOND, format_rfc3339, parse_rfc3339};
 use cornjacket_operators::sinks::capture::Captured;
 use cornjacket_runtime::door::{DoorOptions, GroupCommit};
 use cornjacket_runtime::{Engine, EngineOptions, Saver, Step};
-use cornjacket_sql::query::row_objects;
 use cornjacket_storage::sim::{Disk, Fault};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -228,7 +228,7 @@ impl<'a> World<'a> {
         let mut found = Vec::new();
         self.survive(|process| {
             let rows = process.storage.store.rows(&spec, &RowFilter::default(), None, 0)?.rows;
-            found = row_objects(&rows).map_err(|error| Error::Compute(error.to_string()))?;
+            found = row_objects(&rows, NonFinite::Text)?;
             Ok(())
         })?;
         Ok(found)

@@ -9,7 +9,6 @@
 
 mod counted;
 mod faults;
-mod json;
 mod memory;
 mod plan;
 mod run;
@@ -23,13 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider};
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
-use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-pub use json::{row_objects, type_name, value_at};
+use crate::functions::{Bounds, install};
+
 pub use run::Rows;
 pub use table::TableSource;
 
@@ -39,9 +39,6 @@ const CATALOG: &str = "pipeline";
 const PROJECTIONS: &str = "projections";
 /// Plans are trees, and a long expression is a deep one. The memory is only used when a plan is that deep.
 const STACK_BYTES: usize = 128 << 20;
-/// Functions that make a value as large as a number says. Values are made before memory is asked for, so one call could
-/// take more than the process has. `generate_series` and `range` in FROM are others: they give row after row.
-const UNBOUNDED_FUNCTIONS: [&str; 5] = ["array_repeat", "array_resize", "generate_series", "range", "repeat"];
 
 /// How much queries may take.
 #[derive(Clone, Debug)]
@@ -123,7 +120,7 @@ impl QueryEngine {
     /// [`QueryError::Failed`] when its threads cannot be started.
     pub fn new(options: QueryOptions) -> Result<Self, QueryError> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
-        let state = session(&catalog)?;
+        let state = session(&catalog, options.memory_bytes)?;
         let slots = Arc::new(Semaphore::new(options.concurrency));
         let threads = run::Threads::start(STACK_BYTES, &options)?;
         let engine = Self { options, state, catalog, slots, threads };
@@ -174,7 +171,12 @@ impl QueryEngine {
     }
 }
 
-fn session(catalog: &Arc<MemoryCatalogProvider>) -> Result<SessionState, QueryError> {
+/// A session that knows no tables.
+pub(crate) fn session_state() -> Result<SessionState, QueryError> {
+    session(&Arc::new(MemoryCatalogProvider::new()), QueryOptions::default().memory_bytes)
+}
+
+fn session(catalog: &Arc<MemoryCatalogProvider>, memory_bytes: usize) -> Result<SessionState, QueryError> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, PROJECTIONS)
         .with_information_schema(true)
@@ -183,9 +185,9 @@ fn session(catalog: &Arc<MemoryCatalogProvider>) -> Result<SessionState, QueryEr
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
     let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
     state.catalog_list().register_catalog(CATALOG.into(), Arc::clone(catalog) as _);
-    datafusion_functions_json::register_all(&mut state).map_err(|error| QueryError::Failed(error.to_string()))?;
-    for name in UNBOUNDED_FUNCTIONS {
-        state.deregister_udf(name).map_err(|error| QueryError::Failed(error.to_string()))?;
-    }
+    // What functions make is not in the account of the query's memory, so it is bounded by a part of that.
+    let most = memory_bytes as u64 / 4;
+    let installed = install(&mut state, Bounds { value: most, batch: most });
+    installed.map_err(|error| QueryError::Failed(error.to_string()))?;
     Ok(state)
 }

@@ -9,13 +9,13 @@ use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
 use serde_json::Value;
 
 use super::faults::error_of;
 use super::{QueryError, size};
+use crate::dialect::parse_all;
 
 /// Parameters from JSON.
 pub(super) fn parameters(params: &[Value]) -> Result<Vec<ScalarValue>, QueryError> {
@@ -53,10 +53,7 @@ pub(super) async fn plan(state: &SessionState, sql: &str, params: Vec<ScalarValu
 
 fn parse(state: &SessionState, sql: &str) -> Result<Statement, QueryError> {
     size::check_operators(sql)?;
-    let limit = state.config_options().sql_parser.recursion_limit.get();
-    let parser = DFParserBuilder::new(sql).with_dialect(&GenericDialect {}).with_recursion_limit(limit).build();
-    let statements = parser.and_then(|mut parser| parser.parse_statements());
-    let mut statements = statements.map_err(|error| error_of(&error, None))?;
+    let mut statements = parse_all(state, sql).map_err(|error| error_of(&error, None))?;
     match (statements.pop_front(), statements.len()) {
         (Some(statement), 0) => {
             size::check_expansion(check_reads(&statement)?)?;

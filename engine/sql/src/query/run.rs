@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use cornjacket_core::print::check_printable;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -142,7 +143,10 @@ fn context(state: &SessionState, memory: Share) -> Result<TaskContext, DataFusio
 
 async fn deliver(mut stream: SendableRecordBatchStream, sender: &mpsc::Sender<Result<RecordBatch, QueryError>>) {
     while let Some(batch) = stream.next().await {
-        let batch = batch.map_err(|error| error_of(&error, None));
+        let batch = batch.map_err(|error| error_of(&error, None)).and_then(|batch| {
+            check_printable(&batch).map_err(|error| QueryError::invalid(error.to_string()))?;
+            Ok(batch)
+        });
         let failed = batch.is_err();
         if sender.send(batch).await.is_err() || failed {
             return;

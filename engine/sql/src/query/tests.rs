@@ -10,6 +10,7 @@ use arrow::array::{
     TimestampMicrosecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use cornjacket_core::print::{NonFinite, row_objects, type_name};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -93,7 +94,8 @@ async fn rows(engine: &QueryEngine, sql: &str, params: &[Value]) -> Result<Vec<V
     let mut answer = engine.query(sql, params).await?;
     let mut rows = Vec::new();
     while let Some(batch) = answer.batches.next().await {
-        rows.extend(row_objects(&batch?)?.into_iter().map(Value::Object));
+        let objects = row_objects(&batch?, NonFinite::Null).map_err(|error| QueryError::Failed(error.to_string()))?;
+        rows.extend(objects.into_iter().map(Value::Object));
     }
     Ok(rows)
 }

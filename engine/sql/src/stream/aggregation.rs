@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
-use cornjacket_core::Result;
 use cornjacket_core::aggregate::{Aggregation, Groups};
+use cornjacket_core::print::check_printable;
+use cornjacket_core::{Error, Result};
 use datafusion::common::Result as DataFusionResult;
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
@@ -21,6 +22,7 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use super::buffered::RowGroups;
 use super::chain::compute_error;
 use super::readable;
+use crate::functions::as_take_back;
 
 /// The aggregates of a GROUP BY, compiled against the prepared input.
 #[derive(Debug)]
@@ -168,12 +170,40 @@ impl GroupTable {
         Ok(())
     }
 
-    fn try_update(&mut self, rows: &RecordBatch) -> DataFusionResult<()> {
-        self.intern(rows)?;
-        for (aggregate, accumulator) in self.plan.aggregates.iter().zip(&mut self.accumulators) {
-            let values = arguments(&aggregate.aggregate, rows)?;
-            let filter = filter_of(aggregate, rows)?;
-            accumulator.update_batch(&values, &self.indices, filter.as_ref(), self.groups)?;
+    fn try_update(&mut self, rows: &RecordBatch) -> Result<()> {
+        let input =
+            |aggregate: &LoweredAggregate| Ok((arguments(&aggregate.aggregate, rows)?, filter_of(aggregate, rows)?));
+        let inputs = self.plan.aggregates.iter().map(input).collect::<DataFusionResult<Vec<_>>>();
+        // Nothing has changed yet.
+        let inputs = inputs.map_err(|error| Error::Refused(error.strip_backtrace()))?;
+        self.intern(rows).map_err(compute_error)?;
+        self.update_cautious(&inputs)?;
+        for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(&inputs) {
+            if as_take_back(accumulator.as_mut()).is_none() {
+                let updated = accumulator.update_batch(values, &self.indices, filter.as_ref(), self.groups);
+                updated.map_err(compute_error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accumulators that may refuse a batch come first; if one does, those before it take theirs back.
+    fn update_cautious(&mut self, inputs: &[(Vec<ArrayRef>, Option<BooleanArray>)]) -> Result<()> {
+        for at in 0..inputs.len() {
+            let (values, filter) = &inputs[at];
+            let accumulator = self.accumulators[at].as_mut();
+            if as_take_back(accumulator).is_none() {
+                continue;
+            }
+            let Err(error) = accumulator.update_batch(values, &self.indices, filter.as_ref(), self.groups) else {
+                continue;
+            };
+            for (accumulator, (values, filter)) in self.accumulators[..at].iter_mut().zip(inputs) {
+                if let Some(accumulator) = as_take_back(accumulator.as_mut()) {
+                    accumulator.take_back(values, &self.indices, filter.as_ref());
+                }
+            }
+            return Err(Error::Refused(error.strip_backtrace()));
         }
         Ok(())
     }
@@ -216,6 +246,9 @@ impl GroupTable {
         } else {
             self.try_take(schema, results).map_err(compute_error)?
         };
+        if results {
+            check_printable(&batch)?;
+        }
         *self = Self::new(plan)?;
         Ok(batch)
     }
@@ -223,7 +256,7 @@ impl GroupTable {
 
 impl Groups for GroupTable {
     fn update(&mut self, rows: &RecordBatch) -> Result<()> {
-        self.try_update(rows).map_err(compute_error)
+        self.try_update(rows)
     }
 
     fn merge(&mut self, state: &RecordBatch) -> Result<()> {

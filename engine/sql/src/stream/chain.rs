@@ -6,6 +6,7 @@ use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use cornjacket_core::aggregate::Transform;
 use cornjacket_core::batch::Batch;
+use cornjacket_core::print::check_printable;
 use cornjacket_core::{Error, Result};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -121,7 +122,9 @@ fn project(rows: &RecordBatch, expressions: &[Arc<dyn PhysicalExpr>], schema: &S
     let value = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows).and_then(|v| v.into_array(n)).map_err(compute_error);
     let columns = expressions.iter().map(value).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(n));
-    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    let projected = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
+    check_printable(&projected)?;
+    Ok(projected)
 }
 
 impl Transform for Chain {

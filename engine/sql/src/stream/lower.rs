@@ -23,7 +23,7 @@ use super::faults::{Context, fault_of};
 use super::session::{Session, table_name};
 use super::words::{find_words, type_name};
 use super::{SqlFault, StreamOptions, mismatch};
-use crate::functions::TUMBLE;
+use crate::functions::{TUMBLE, short_circuited, with_operators};
 
 pub(super) struct Lowering<'a> {
     context: Context<'a>,
@@ -109,7 +109,9 @@ impl<'a> Lowering<'a> {
     fn physical(&self, expression: &Expr, input: &DFSchema) -> Result<Arc<dyn PhysicalExpr>, SqlFault> {
         self.refuse_stray_window(expression)?;
         self.refuse_division_by_zero(expression)?;
-        create_physical_expr(expression, input, &self.properties, &self.planning).map_err(|error| self.fault(&error))
+        let compiled = create_physical_expr(expression, input, &self.properties, &self.planning);
+        let careful = compiled.and_then(with_operators).and_then(short_circuited);
+        careful.map_err(|error| self.fault(&error))
     }
 
     /// A window function is only a mark for the GROUP BY; anywhere else it would fail on every row.

@@ -16,6 +16,8 @@ mod session;
 mod syntax;
 mod words;
 
+pub(crate) use session::session_state;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Schema};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::aggregate::LoweredAggregate;
 use datafusion::physical_expr::expressions::{
     BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal, NegativeExpr,
@@ -19,6 +20,7 @@ use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::chain::Step;
 use super::words::{plain, type_name};
+use crate::functions::{Concatenation, ShortCircuit};
 
 type Expression = Arc<dyn PhysicalExpr>;
 
@@ -207,7 +209,13 @@ impl Printer<'_> {
         if let Some((of, field)) = field_of(expression) {
             return format!("{}.{}", self.operand(of), name(field));
         }
+        if let Some(both) = expression.downcast_ref::<ShortCircuit>() {
+            return self.both(both);
+        }
         if let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() {
+            if let ([left, right], true) = (call.args(), Concatenation::is_it(call.fun())) {
+                return format!("{} || {}", self.operand(left), self.operand(right));
+            }
             return format!("{}({})", call.name(), self.list(call.args()));
         }
         self.test(expression).unwrap_or_else(|| plain(&fmt_sql(expression.as_ref()).to_string()))
@@ -244,18 +252,23 @@ impl Printer<'_> {
     /// In brackets if it is made of several words.
     fn operand(&self, expression: &Expression) -> String {
         let text = self.text(expression);
-        if expression.is::<BinaryExpr>() { format!("({text})") } else { text }
+        if precedence(expression).is_some() { format!("({text})") } else { text }
     }
 
     fn binary(&self, binary: &BinaryExpr) -> String {
         let own = binary.op().precedence();
         let side = |expression: &Expression, is_right: bool| {
             let text = self.text(expression);
-            let inner = expression.downcast_ref::<BinaryExpr>().map(|inner| inner.op().precedence());
+            let inner = precedence(expression);
             let is_loose = inner.is_some_and(|inner| inner == 0 || inner < own || (is_right && inner == own));
             if is_loose { format!("({text})") } else { text }
         };
         format!("{} {} {}", side(binary.left(), false), binary.op(), side(binary.right(), true))
+    }
+
+    fn both(&self, both: &ShortCircuit) -> String {
+        let operator = if both.is_and { Operator::And } else { Operator::Or };
+        self.binary(&BinaryExpr::new(Arc::clone(&both.left), operator, Arc::clone(&both.right)))
     }
 
     fn case(&self, case: &CaseExpr) -> String {
@@ -271,6 +284,18 @@ impl Printer<'_> {
         }
         text + " END"
     }
+}
+
+/// How tightly an expression of an operator holds together.
+fn precedence(expression: &Expression) -> Option<u8> {
+    if let Some(binary) = expression.downcast_ref::<BinaryExpr>() {
+        return Some(binary.op().precedence());
+    }
+    if let Some(both) = expression.downcast_ref::<ShortCircuit>() {
+        return Some(if both.is_and { Operator::And } else { Operator::Or }.precedence());
+    }
+    let call = expression.downcast_ref::<ScalarFunctionExpr>()?;
+    Concatenation::is_it(call.fun()).then(|| Operator::StringConcat.precedence())
 }
 
 fn literal(value: &ScalarValue) -> String {

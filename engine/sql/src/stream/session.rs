@@ -25,11 +25,15 @@ use futures::executor::block_on;
 
 use super::faults::{Context, faults_of};
 use super::{SqlFault, Tables};
-use crate::functions::{TUMBLE, window_functions};
+use crate::dialect::parse;
+use crate::functions::{Bounds, TUMBLE, install, window_functions};
 
 const CATALOG: &str = "cornjacket";
 /// The schema that names without a dot belong to: the streams.
 const STREAMS: &str = "streams";
+
+/// The most that functions may give.
+const BOUNDS: Bounds = Bounds { value: 1 << 20, batch: 64 << 20 };
 
 /// A `DataFusion` session that knows the pipeline's tables by their schemas only.
 pub(super) struct Session {
@@ -48,9 +52,14 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         // Registering over the defaults cannot fail: the registry is in memory.
         let _ = datafusion::execution::FunctionRegistry::register_udf(&mut state, function);
     }
-    let _ = datafusion_functions_json::register_all(&mut state);
+    let _ = install(&mut state, BOUNDS);
     state
 });
+
+/// The session before it knows any tables.
+pub(crate) fn session_state() -> &'static SessionState {
+    &BASE
+}
 
 impl Session {
     pub(super) fn new(tables: &Tables) -> Self {
@@ -72,8 +81,7 @@ impl Session {
 
     fn parse(&self, sql: &str) -> Result<Statement, Vec<SqlFault>> {
         let context = Context { sql, tables: &self.tables };
-        let dialect = self.state.config_options().sql_parser.dialect;
-        let statement = self.state.sql_to_statement(sql, &dialect).map_err(|error| faults_of(&error, &context))?;
+        let statement = parse(&self.state, sql).map_err(|error| faults_of(&error, &context))?;
         match &statement {
             Statement::Statement(inner) if matches!(inner.as_ref(), SqlStatement::Query(_)) => Ok(statement),
             _ => Err(vec![

@@ -24,12 +24,12 @@ use cornjacket_core::component::{Description, Fault, SinkContext, SinkSpec, pars
 use cornjacket_core::delivery::{Action, Dedupe, Trigger};
 use cornjacket_core::graph::{Doubt, Sink, SinkFactory, SinkOutput};
 use cornjacket_core::id::EventId;
+use cornjacket_core::print::{NonFinite, json_lines};
 use cornjacket_core::time::{Micros, format_span};
 use cornjacket_core::{Error, Result};
 use serde_json::{Map, Value};
 use url::{Host, Url};
 
-use super::changes::json_lines;
 use super::file::Start;
 use super::rows::EpochRows;
 use body::Template;
@@ -246,7 +246,7 @@ impl Sink for Rows {
         let epoch = EpochRows::concat(&batches, &columns, &self.schema)?;
         let mut equal: HashMap<String, u64> = HashMap::new();
         let mut triggers = Vec::with_capacity(epoch.rows.num_rows());
-        for (row, line) in json_lines(&epoch.rows)?.into_iter().enumerate() {
+        for (row, line) in json_lines(&epoch.rows, NonFinite::Text)?.into_iter().enumerate() {
             let event_id = event_id(&epoch, row);
             let trigger = self.trigger(line, epoch.time.value(row), event_id)?;
             let number = equal.entry(trigger.identity.clone()).or_default();

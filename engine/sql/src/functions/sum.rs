@@ -1,0 +1,345 @@
+//! `sum` of whole numbers that does not wrap around: what would leave the type is an error. Everything else is summed as
+//! `DataFusion` does.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{DataType, FieldRef, Int64Type, UInt64Type};
+use datafusion::common::{Result, ScalarValue, exec_err};
+use datafusion::error::DataFusionError;
+use datafusion::functions_aggregate::sum::Sum;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, GroupsAccumulator, ReversedUDAF, Signature,
+};
+
+pub(super) fn checked_sum() -> Arc<AggregateUDF> {
+    Arc::new(AggregateUDF::from(CheckedSum(Sum::new())))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CheckedSum(Sum);
+
+impl AggregateUDFImpl for CheckedSum {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.return_type(types)
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        match (arguments.is_distinct, arguments.return_field.data_type()) {
+            (false, DataType::Int64) => Ok(Box::new(Whole::<Int64Type>::default())),
+            (false, DataType::UInt64) => Ok(Box::new(Whole::<UInt64Type>::default())),
+            (true, DataType::Int64 | DataType::UInt64) => Ok(Box::new(Distinct(self.0.accumulator(arguments)?))),
+            _ => self.0.accumulator(arguments),
+        }
+    }
+
+    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        match (arguments.is_distinct, arguments.return_field.data_type()) {
+            (false, DataType::Int64 | DataType::UInt64) => self.accumulator(arguments),
+            (true, DataType::Int64) => Ok(Box::new(Distinct(self.0.create_sliding_accumulator(arguments)?))),
+            _ => self.0.create_sliding_accumulator(arguments),
+        }
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        self.0.state_fields(arguments)
+    }
+
+    fn groups_accumulator_supported(&self, arguments: AccumulatorArgs<'_>) -> bool {
+        self.0.groups_accumulator_supported(arguments)
+    }
+
+    fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        match arguments.return_field.data_type() {
+            DataType::Int64 => Ok(Box::new(Sums::<Int64Type>::default())),
+            DataType::UInt64 => Ok(Box::new(Sums::<UInt64Type>::default())),
+            _ => self.0.create_groups_accumulator(arguments),
+        }
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.0.documentation()
+    }
+}
+
+fn leaves<T: ArrowPrimitiveType>() -> DataFusionError {
+    DataFusionError::Execution(format!("sum: the result is out of the range of {}", T::DATA_TYPE))
+}
+
+/// Sums of many groups. A batch is taken whole or not at all: where a sum would leave its type, what was added before is taken
+/// off again.
+struct Sums<T: ArrowPrimitiveType> {
+    sums: Vec<T::Native>,
+    seen: Vec<bool>,
+    /// The groups that the last batch made seen.
+    fresh: Vec<usize>,
+}
+
+/// A groups accumulator that can take its last batch back.
+pub(crate) trait TakeBack {
+    /// Undoes the update with this batch, which was the last.
+    fn take_back(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>);
+}
+
+/// The accumulator as one that can take a batch back, which those that may refuse one can.
+pub(crate) fn as_take_back(accumulator: &mut dyn GroupsAccumulator) -> Option<&mut dyn TakeBack> {
+    let any = accumulator as &mut dyn Any;
+    if any.is::<Sums<Int64Type>>() {
+        return any.downcast_mut::<Sums<Int64Type>>().map(|sums| sums as &mut dyn TakeBack);
+    }
+    any.downcast_mut::<Sums<UInt64Type>>().map(|sums| sums as &mut dyn TakeBack)
+}
+
+impl<T: ArrowPrimitiveType> TakeBack for Sums<T> {
+    fn take_back(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>) {
+        let values = values[0].as_primitive::<T>();
+        let selected = selected(values.nulls(), filter);
+        for (row, (group, value)) in groups.iter().zip(values.values().iter()).enumerate() {
+            if selected.as_ref().is_none_or(|selected| selected.is_valid(row)) {
+                self.sums[*group] = self.sums[*group].sub_wrapping(*value);
+            }
+        }
+        for group in self.fresh.drain(..) {
+            self.seen[group] = false;
+        }
+    }
+}
+
+impl<T: ArrowPrimitiveType> Default for Sums<T> {
+    fn default() -> Self {
+        Self { sums: Vec::new(), seen: Vec::new(), fresh: Vec::new() }
+    }
+}
+
+impl<T: ArrowPrimitiveType> Sums<T> {
+    fn add(
+        &mut self,
+        values: &PrimitiveArray<T>,
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.sums.resize(total, T::Native::ZERO);
+        self.seen.resize(total, false);
+        let selected = selected(values.nulls(), filter);
+        let counts = |row: usize| selected.as_ref().is_none_or(|selected| selected.is_valid(row));
+        let items = values.values();
+        for (row, (group, value)) in groups.iter().zip(items.iter()).enumerate() {
+            if !counts(row) {
+                continue;
+            }
+            let Ok(sum) = self.sums[*group].add_checked(*value) else {
+                for (row, (group, value)) in groups.iter().zip(items.iter()).enumerate().take(row) {
+                    if counts(row) {
+                        self.sums[*group] = self.sums[*group].sub_wrapping(*value);
+                    }
+                }
+                return Err(leaves::<T>());
+            };
+            self.sums[*group] = sum;
+        }
+        self.fresh.clear();
+        for (row, group) in groups.iter().enumerate() {
+            if counts(row) && !self.seen[*group] {
+                self.seen[*group] = true;
+                self.fresh.push(*group);
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, emit: EmitTo) -> ArrayRef {
+        let sums = emit.take_needed(&mut self.sums);
+        let seen = emit.take_needed(&mut self.seen);
+        let nulls = seen.contains(&false).then(|| NullBuffer::from(seen));
+        Arc::new(PrimitiveArray::<T>::new(sums.into(), nulls))
+    }
+}
+
+/// The rows that count: neither null nor filtered out. `None` if all do.
+fn selected(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option<NullBuffer> {
+    let filter = filter.map(|filter| {
+        let kept = NullBuffer::new(filter.values().clone());
+        NullBuffer::union(Some(&kept), filter.nulls()).unwrap_or(kept)
+    });
+    NullBuffer::union(nulls, filter.as_ref())
+}
+
+impl<T: ArrowPrimitiveType + Send> GroupsAccumulator for Sums<T> {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        groups: &[usize],
+        filter: Option<&BooleanArray>,
+        total: usize,
+    ) -> Result<()> {
+        self.add(values[0].as_primitive::<T>(), groups, filter, total)
+    }
+
+    fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
+        Ok(self.take(emit))
+    }
+
+    fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
+        Ok(vec![self.take(emit)])
+    }
+
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
+        self.add(values[0].as_primitive::<T>(), groups, None, total)
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let values = values[0].as_primitive::<T>();
+        let nulls = selected(values.nulls(), filter);
+        Ok(vec![Arc::new(PrimitiveArray::<T>::new(values.values().clone(), nulls))])
+    }
+
+    fn size(&self) -> usize {
+        self.sums.capacity() * size_of::<T::Native>() + self.seen.capacity()
+    }
+}
+
+/// One sum, from which rows can be taken off again.
+struct Whole<T: ArrowPrimitiveType> {
+    /// Wide enough for as many values as there can be, so that only what comes out must fit.
+    sum: i128,
+    count: u64,
+    kind: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: ArrowPrimitiveType> std::fmt::Debug for Whole<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.sum, self.count)
+    }
+}
+
+impl<T: ArrowPrimitiveType> Default for Whole<T> {
+    fn default() -> Self {
+        Self { sum: 0, count: 0, kind: std::marker::PhantomData }
+    }
+}
+
+impl<T: ArrowPrimitiveType> Whole<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
+    fn change(&mut self, values: &ArrayRef, sign: i128) {
+        let values = values.as_primitive::<T>();
+        let count = (values.len() - values.null_count()) as u64;
+        self.count = if sign > 0 { self.count + count } else { self.count.saturating_sub(count) };
+        self.sum += sign * values.iter().flatten().map(Into::<i128>::into).sum::<i128>();
+    }
+
+    fn value(&self) -> Result<ScalarValue> {
+        if self.count == 0 {
+            return ScalarValue::try_from(&T::DATA_TYPE);
+        }
+        let sum = T::Native::try_from(self.sum).map_err(|_| leaves::<T>())?;
+        ScalarValue::try_from_array(&PrimitiveArray::<T>::from_value(sum, 1), 0)
+    }
+}
+
+impl<T: ArrowPrimitiveType> Accumulator for Whole<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.change(&values[0], 1);
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.change(&values[0], -1);
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        self.value()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.value()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.change(&states[0], 1);
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+/// The sum of different values: the library collects them, and what they come to is added up here.
+#[derive(Debug)]
+struct Distinct(Box<dyn Accumulator>);
+
+impl Accumulator for Distinct {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.update_batch(values)
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.0.retract_batch(values)
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        self.0.supports_retract_batch()
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let state = self.0.state()?;
+        let Some(ScalarValue::List(list)) = state.first() else { return exec_err!("sum: there are no values") };
+        let values = list.values();
+        match values.data_type() {
+            DataType::UInt64 => total::<UInt64Type>(values),
+            _ => total::<Int64Type>(values),
+        }
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.0.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.0.merge_batch(states)
+    }
+
+    fn size(&self) -> usize {
+        self.0.size()
+    }
+}
+
+fn total<T: ArrowPrimitiveType>(values: &ArrayRef) -> Result<ScalarValue>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
+    let mut whole = Whole::<T>::default();
+    whole.change(values, 1);
+    whole.value()
+}
