@@ -110,7 +110,7 @@ fn sum(arguments: &[Measure]) -> u128 {
 
 /// So many characters of one byte, or of four where a text has others.
 fn padded(arguments: &[Measure]) -> u128 {
-    let is_wide = arguments.iter().any(|measure| measure.items != measure.bytes && measure.bytes > 0);
+    let is_wide = [0, 2].into_iter().filter_map(|at| arguments.get(at)).any(|text| text.items != text.bytes);
     count(arguments, 1) * if is_wide { 4 } else { 1 }
 }
 
@@ -428,6 +428,10 @@ impl ScalarUDFImpl for Concatenation {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         Ok(types[0].clone())
+    }
+
+    fn return_field_from_args(&self, arguments: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        Ok(super::operator_field(self.name(), arguments.arg_fields[0].data_type(), &arguments))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {

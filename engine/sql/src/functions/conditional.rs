@@ -12,10 +12,11 @@ use arrow::compute::{and_kleene, filter_record_batch, is_not_null, not, or_kleen
 use arrow::datatypes::{DataType, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{BinaryExpr, Case, ColumnarValue, Expr, LogicalPlan, Operator};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::expressions::{self, CaseExpr, CastExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
@@ -47,8 +48,8 @@ const SAFE: [&str; 22] = [
 ];
 
 /// Whether computing the expression may fail on a row.
-pub(crate) fn can_fail(expression: &Expr) -> bool {
-    expression.exists(|part| Ok(fails_by_itself(part))).unwrap_or(true)
+fn can_fail(expression: &Expr, schema: &DFSchema) -> bool {
+    expression.exists(|part| Ok(fails_by_itself(part, schema))).unwrap_or(true)
 }
 
 /// Whether an operator compares, or joins what is true or false: that gives a value for all operands.
@@ -57,13 +58,32 @@ fn compares(operator: Operator) -> bool {
     matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or)
 }
 
-fn fails_by_itself(expression: &Expr) -> bool {
+/// Whether every value of a type can be cast to another.
+fn always_casts(from: &DataType, to: &DataType) -> bool {
+    let is_wider = || match (from.primitive_width(), to.primitive_width()) {
+        (Some(from_width), Some(to_width)) => {
+            to_width > from_width || (to_width == from_width && from.is_signed_integer() == to.is_signed_integer())
+        }
+        _ => false,
+    };
+    from == to
+        || from.is_null()
+        || (from.is_numeric() && to.is_floating())
+        || (from.is_integer() && to.is_signed_integer() && is_wider())
+        || ((from.is_numeric() || from.is_string() || *from == DataType::Boolean) && to.is_string())
+}
+
+fn fails_by_itself(expression: &Expr, schema: &DFSchema) -> bool {
     match expression {
         Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..) | Expr::Alias(_) | Expr::Not(_) => false,
         Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => false,
         Expr::IsNotTrue(_) | Expr::IsNotFalse(_) | Expr::IsNotUnknown(_) | Expr::Between(_) => false,
         Expr::InList(_) | Expr::Case(_) | Expr::TryCast(_) | Expr::Like(_) => false,
-        Expr::BinaryExpr(BinaryExpr { op, .. }) => !compares(*op),
+        // Floating point numbers have a result for everything.
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => {
+            !compares(*op) && !expression.get_type(schema).is_ok_and(|kind| kind.is_floating())
+        }
+        Expr::Cast(cast) => !cast.expr.get_type(schema).is_ok_and(|from| always_casts(&from, cast.field.data_type())),
         Expr::ScalarFunction(call) => !SAFE.contains(&call.func.name()),
         _ => true,
     }
@@ -79,11 +99,12 @@ impl FilterFirst {
             return Ok(Transformed::no(plan));
         }
         let names = NamePreserver::new(&plan);
+        let schema = merge_schema(&plan.inputs());
         plan.map_expressions(|expression| {
             let name = names.save(&expression);
             let rewritten = expression.transform_up(|part| match part {
                 Expr::AggregateFunction(mut call) => {
-                    let changed = guard(&mut call);
+                    let changed = guard(&mut call, &schema);
                     Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changed))
                 }
                 other => Ok(Transformed::no(other)),
@@ -93,11 +114,11 @@ impl FilterFirst {
     }
 }
 
-fn guard(call: &mut AggregateFunction) -> bool {
+fn guard(call: &mut AggregateFunction, schema: &DFSchema) -> bool {
     let Some(filter) = call.params.filter.clone() else { return false };
     let mut changed = false;
     let sorts = call.params.order_by.iter_mut().map(|sort| &mut sort.expr);
-    for argument in call.params.args.iter_mut().chain(sorts).filter(|argument| can_fail(argument)) {
+    for argument in call.params.args.iter_mut().chain(sorts).filter(|argument| can_fail(argument, schema)) {
         let then = Box::new(std::mem::replace(argument, Expr::Literal(ScalarValue::Null, None)));
         *argument = Expr::Case(Case { expr: None, when_then_expr: vec![(filter.clone(), then)], else_expr: None });
         changed = true;
@@ -117,10 +138,10 @@ impl AnalyzerRule for FilterFirst {
 
 /// The compiled expression, in which AND and OR compute their right side only where the left one leaves that open, if it may
 /// fail.
-pub(crate) fn short_circuited(expression: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+pub(crate) fn short_circuited(expression: Arc<dyn PhysicalExpr>, input: &Schema) -> Result<Arc<dyn PhysicalExpr>> {
     let rewritten = expression.transform_up(|part| {
         let Some(binary) = part.downcast_ref::<expressions::BinaryExpr>() else { return Ok(Transformed::no(part)) };
-        if !matches!(binary.op(), Operator::And | Operator::Or) || !compiled_can_fail(binary.right()) {
+        if !matches!(binary.op(), Operator::And | Operator::Or) || !compiled_can_fail(binary.right(), input) {
             return Ok(Transformed::no(part));
         }
         let lazy = ShortCircuit {
@@ -133,25 +154,26 @@ pub(crate) fn short_circuited(expression: Arc<dyn PhysicalExpr>) -> Result<Arc<d
     Ok(rewritten.data)
 }
 
-fn compiled_can_fail(expression: &Arc<dyn PhysicalExpr>) -> bool {
+fn compiled_can_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {
     let by_itself = if let Some(binary) = expression.downcast_ref::<expressions::BinaryExpr>() {
-        !compares(*binary.op())
+        !compares(*binary.op()) && !expression.data_type(input).is_ok_and(|kind| kind.is_floating())
     } else if let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() {
         !SAFE.contains(&call.name())
+    } else if let Some(cast) = expression.downcast_ref::<CastExpr>() {
+        !cast.expr().data_type(input).is_ok_and(|from| always_casts(&from, cast.cast_type()))
     } else {
-        expression.is::<CastExpr>()
-            || !(expression.is::<Column>()
-                || expression.is::<Literal>()
-                || expression.is::<CaseExpr>()
-                || expression.is::<ShortCircuit>()
-                || expression.is::<expressions::NotExpr>()
-                || expression.is::<expressions::IsNullExpr>()
-                || expression.is::<expressions::IsNotNullExpr>()
-                || expression.is::<expressions::InListExpr>()
-                || expression.is::<expressions::LikeExpr>()
-                || expression.is::<expressions::TryCastExpr>())
+        !(expression.is::<Column>()
+            || expression.is::<Literal>()
+            || expression.is::<CaseExpr>()
+            || expression.is::<ShortCircuit>()
+            || expression.is::<expressions::NotExpr>()
+            || expression.is::<expressions::IsNullExpr>()
+            || expression.is::<expressions::IsNotNullExpr>()
+            || expression.is::<expressions::InListExpr>()
+            || expression.is::<expressions::LikeExpr>()
+            || expression.is::<expressions::TryCastExpr>())
     };
-    by_itself || expression.children().into_iter().any(compiled_can_fail)
+    by_itself || expression.children().into_iter().any(|child| compiled_can_fail(child, input))
 }
 
 /// `left AND right` or `left OR right`, where the right side is computed for those rows only that the left one does not decide.

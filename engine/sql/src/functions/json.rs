@@ -7,14 +7,18 @@ use arrow::datatypes::{DataType, Field, FieldRef};
 use cornjacket_core::json;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::expr::{Alias, Cast, ScalarFunction, TryCast};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, Documentation, Expr, GroupsAccumulator,
+    ReturnFieldArgs, ReversedUDAF, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, SetMonotonicity, Signature,
+    StatisticsArgs, Volatility,
 };
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 use datafusion_functions_json::udfs;
@@ -36,8 +40,88 @@ pub(super) fn install(state: &mut SessionState) -> Result<()> {
         state.register_udf(function)?;
     }
     state.register_udf(Arc::new(ScalarUDF::from(JsonGet::new())))?;
+    for name in ["min", "max"] {
+        let inner = state.udaf(name)?;
+        state.register_udaf(Arc::new(AggregateUDF::from(Extreme(inner))))?;
+    }
     state.register_function_rewrite(Arc::new(TypedGets))?;
     state.register_expr_planner(Arc::new(JsonOperators))
+}
+
+/// `min` or `max`: of JSON it is JSON.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Extreme(Arc<AggregateUDF>);
+
+impl AggregateUDFImpl for Extreme {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn aliases(&self) -> &[String] {
+        self.0.aliases()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.return_type(types)
+    }
+
+    fn return_field(&self, arguments: &[FieldRef]) -> Result<FieldRef> {
+        let field = self.0.return_field(arguments)?;
+        let is_json = arguments.first().is_some_and(|argument| json::is_marked(argument));
+        Ok(if is_json { Arc::new(json::marked(field.as_ref().clone())) } else { field })
+    }
+
+    fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        self.0.accumulator(arguments)
+    }
+
+    fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
+        self.0.state_fields(arguments)
+    }
+
+    fn groups_accumulator_supported(&self, arguments: AccumulatorArgs<'_>) -> bool {
+        self.0.groups_accumulator_supported(arguments)
+    }
+
+    fn create_groups_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn GroupsAccumulator>> {
+        self.0.create_groups_accumulator(arguments)
+    }
+
+    fn create_sliding_accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
+        self.0.create_sliding_accumulator(arguments)
+    }
+
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        self.0.order_sensitivity()
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        self.0.coerce_types(types)
+    }
+
+    fn is_descending(&self) -> Option<bool> {
+        self.0.is_descending()
+    }
+
+    fn value_from_stats(&self, statistics: &StatisticsArgs<'_>) -> Option<ScalarValue> {
+        self.0.value_from_stats(statistics)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.0.documentation()
+    }
+
+    fn set_monotonicity(&self, kind: &DataType) -> SetMonotonicity {
+        self.0.inner().set_monotonicity(kind)
+    }
 }
 
 /// `json_get(text, key, …)`, also as `json_get_json`: the JSON at the path, null if there is none.

@@ -10,9 +10,11 @@ mod window;
 
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::ReturnFieldArgs;
 
 pub(crate) use arithmetic::with_operators;
 pub(crate) use bounded::{Bounds, Concatenation};
@@ -25,7 +27,12 @@ pub(crate) fn install(state: &mut SessionState, bounds: Bounds) -> Result<()> {
     json::install(state)?;
     bounded::install(state, bounds)?;
     state.register_udaf(sum::checked_sum())?;
-    state.add_analyzer_rule(Arc::new(conditional::FilterFirst));
     state.add_analyzer_rule(Arc::new(arithmetic::Checked::new(bounds)));
+    state.add_analyzer_rule(Arc::new(conditional::FilterFirst));
     Ok(())
+}
+
+/// What an operator gives: null only if an operand may be.
+fn operator_field(name: &str, kind: &DataType, arguments: &ReturnFieldArgs<'_>) -> FieldRef {
+    Arc::new(Field::new(name, kind.clone(), arguments.arg_fields.iter().any(|field| field.is_nullable())))
 }

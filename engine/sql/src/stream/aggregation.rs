@@ -20,7 +20,7 @@ use datafusion::physical_plan::aggregates::group_values::{GroupValues, new_group
 use datafusion::physical_plan::aggregates::order::GroupOrdering;
 
 use super::buffered::RowGroups;
-use super::chain::compute_error;
+use super::chain::{compute_error, words_of};
 use super::readable;
 use crate::functions::as_take_back;
 
@@ -175,7 +175,7 @@ impl GroupTable {
             |aggregate: &LoweredAggregate| Ok((arguments(&aggregate.aggregate, rows)?, filter_of(aggregate, rows)?));
         let inputs = self.plan.aggregates.iter().map(input).collect::<DataFusionResult<Vec<_>>>();
         // Nothing has changed yet.
-        let inputs = inputs.map_err(|error| Error::Refused(error.strip_backtrace()))?;
+        let inputs = inputs.map_err(|error| Error::Refused(words_of(&error)))?;
         self.intern(rows).map_err(compute_error)?;
         self.update_cautious(&inputs)?;
         for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(&inputs) {
@@ -203,7 +203,7 @@ impl GroupTable {
                     accumulator.take_back(values, &self.indices, filter.as_ref());
                 }
             }
-            return Err(Error::Refused(error.strip_backtrace()));
+            return Err(Error::Refused(words_of(&error)));
         }
         Ok(())
     }

@@ -113,7 +113,16 @@ impl Origin {
 pub(super) fn compute_error(error: DataFusionError) -> Error {
     match error {
         DataFusionError::ArrowError(arrow, _) => Error::Arrow(*arrow),
-        other => Error::Compute(other.strip_backtrace()),
+        other => Error::Compute(words_of(&other)),
+    }
+}
+
+/// What an error says, without the kind that the library calls it.
+pub(super) fn words_of(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::Execution(words) => words.clone(),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => words_of(inner),
+        other => other.strip_backtrace(),
     }
 }
 

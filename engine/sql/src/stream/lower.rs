@@ -110,7 +110,8 @@ impl<'a> Lowering<'a> {
         self.refuse_stray_window(expression)?;
         self.refuse_division_by_zero(expression)?;
         let compiled = create_physical_expr(expression, input, &self.properties, &self.planning);
-        let careful = compiled.and_then(with_operators).and_then(short_circuited);
+        let careful =
+            compiled.and_then(with_operators).and_then(|compiled| short_circuited(compiled, input.as_arrow()));
         careful.map_err(|error| self.fault(&error))
     }
 
