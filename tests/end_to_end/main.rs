@@ -7,6 +7,7 @@ mod deliveries;
 mod files;
 mod full_disk;
 mod functions;
+mod help;
 mod hooks;
 mod http;
 mod http_keys;

@@ -9,6 +9,7 @@
 
 mod clashes;
 mod components;
+mod core;
 mod events;
 mod expand;
 mod explain;

@@ -14,6 +14,7 @@ use std::fmt;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, Expected, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
+use crate::core;
 use crate::node::{Entry, Node, Scalar, Span, Value};
 use crate::report::Report;
 use access::{Entries, Items, Variant};
@@ -120,25 +121,16 @@ impl<'a> NodeDeserializer<'a> {
 }
 
 fn visit_number<'de, V: Visitor<'de>>(scalar: &Scalar, visitor: V) -> Result<V::Value, SettingError> {
-    let text = scalar.text.trim();
-    if let Ok(number) = text.parse::<u64>() {
-        return visitor.visit_u64(number);
-    }
-    if let Ok(number) = text.parse::<i64>() {
-        return visitor.visit_i64(number);
-    }
-    match text.parse::<f64>() {
-        Ok(number) if number.is_finite() => visitor.visit_f64(number),
-        _ => Err(SettingError::invalid_type(Unexpected::Str(text), &visitor)),
+    match core::number(scalar.text.trim()) {
+        Some(core::Number::Natural(number)) => visitor.visit_u64(number),
+        Some(core::Number::Negative(number)) => visitor.visit_i64(number),
+        Some(core::Number::Float(number)) if number.is_finite() => visitor.visit_f64(number),
+        _ => Err(SettingError::invalid_type(Unexpected::Str(scalar.text.trim()), &visitor)),
     }
 }
 
 fn boolean(scalar: &Scalar) -> Option<bool> {
-    match scalar.text.trim() {
-        "true" => Some(true),
-        "false" => Some(false),
-        _ => None,
-    }
+    core::boolean(scalar.text.trim())
 }
 
 impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
@@ -151,7 +143,7 @@ impl<'de> Deserializer<'de> for NodeDeserializer<'_> {
             Value::Map(_) => self.deserialize_map(visitor),
             Value::Scalar(scalar) if scalar.quoted && !scalar.expanded => self.text(visitor),
             Value::Scalar(scalar) if boolean(scalar).is_some() => self.deserialize_bool(visitor),
-            Value::Scalar(scalar) if scalar.text.trim().parse::<f64>().is_ok_and(f64::is_finite) => {
+            Value::Scalar(scalar) if core::number(scalar.text.trim()).is_some_and(core::Number::is_finite) => {
                 self.number(visitor)
             }
             Value::Scalar(_) => self.text(visitor),

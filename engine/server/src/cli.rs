@@ -14,7 +14,7 @@ use crate::{audit, bench, check, completions, deliveries, dlq, explain, init, sc
 
 /// Turns a YAML file with SQL in it into a durable, event-driven system.
 #[derive(Debug, Parser)]
-#[command(version, propagate_version = true, arg_required_else_help = true, after_help = FIRST_STEPS)]
+#[command(version, propagate_version = true, arg_required_else_help = true, after_help = paragraphs(FIRST_STEPS))]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -33,46 +33,46 @@ Example:
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run a pipeline: take events in, compute, and answer queries.
-    #[command(long_about = RUN, after_long_help = RUN_EXAMPLES)]
+    #[command(long_about = paragraphs(RUN), after_long_help = paragraphs(RUN_EXAMPLES))]
     Run(Run),
     /// Say everything that is wrong with pipeline files, without running them.
-    #[command(long_about = check::ABOUT, after_long_help = check::EXAMPLES)]
+    #[command(long_about = paragraphs(check::ABOUT), after_long_help = paragraphs(check::EXAMPLES))]
     Check(check::Arguments),
     /// Show what a pipeline compiles to, or what a running one waits for.
-    #[command(long_about = explain::ABOUT, after_long_help = explain::EXAMPLES)]
+    #[command(long_about = paragraphs(explain::ABOUT), after_long_help = paragraphs(explain::EXAMPLES))]
     Explain(explain::Arguments),
     /// Run the tests of pipeline files, with time under their control.
-    #[command(long_about = test::ABOUT, after_long_help = test::EXAMPLES)]
+    #[command(long_about = paragraphs(test::ABOUT), after_long_help = paragraphs(test::EXAMPLES))]
     Test(test::Arguments),
     /// Send events: one, a file, or an event a line on stdin.
-    #[command(long_about = send::ABOUT, after_long_help = send::EXAMPLES)]
+    #[command(long_about = paragraphs(send::ABOUT), after_long_help = paragraphs(send::EXAMPLES))]
     Send(send::Arguments),
     /// Follow a projection or an event type as it changes.
-    #[command(long_about = tail::ABOUT, after_long_help = tail::EXAMPLES)]
+    #[command(long_about = paragraphs(tail::ABOUT), after_long_help = paragraphs(tail::EXAMPLES))]
     Tail(tail::Arguments),
     /// Ask a running pipeline something in SQL.
-    #[command(long_about = QUERY, after_long_help = QUERY_EXAMPLES)]
+    #[command(long_about = paragraphs(QUERY), after_long_help = paragraphs(QUERY_EXAMPLES))]
     Query(Query),
     /// Look at dead letters, put them right, and send them through the door again.
-    #[command(long_about = dlq::ABOUT, after_long_help = dlq::EXAMPLES)]
+    #[command(long_about = paragraphs(dlq::ABOUT), after_long_help = paragraphs(dlq::EXAMPLES))]
     Dlq(dlq::Arguments),
     /// Say whether every event and every row is accounted for.
-    #[command(long_about = audit::ABOUT, after_long_help = audit::EXAMPLES)]
+    #[command(long_about = paragraphs(audit::ABOUT), after_long_help = paragraphs(audit::EXAMPLES))]
     Audit(audit::Arguments),
     /// Measure what a pipeline takes on this machine.
-    #[command(long_about = bench::ABOUT, after_long_help = bench::EXAMPLES)]
+    #[command(long_about = paragraphs(bench::ABOUT), after_long_help = paragraphs(bench::EXAMPLES))]
     Bench(bench::Arguments),
     /// Look at what is sent outside, and send it again.
-    #[command(long_about = deliveries::ABOUT, after_long_help = deliveries::EXAMPLES)]
+    #[command(long_about = paragraphs(deliveries::ABOUT), after_long_help = paragraphs(deliveries::EXAMPLES))]
     Deliveries(deliveries::Arguments),
     /// Make a new project that runs.
-    #[command(long_about = init::ABOUT, after_long_help = init::EXAMPLES)]
+    #[command(long_about = paragraphs(init::ABOUT), after_long_help = paragraphs(init::EXAMPLES))]
     Init(init::Arguments),
     /// Print the JSON Schema of the pipeline file, for editors.
-    #[command(long_about = schema::ABOUT, after_long_help = schema::EXAMPLES)]
+    #[command(long_about = paragraphs(schema::ABOUT), after_long_help = paragraphs(schema::EXAMPLES))]
     Schema(schema::Arguments),
     /// Print a script that lets a shell complete commands.
-    #[command(long_about = completions::ABOUT, after_long_help = completions::EXAMPLES)]
+    #[command(long_about = paragraphs(completions::ABOUT), after_long_help = paragraphs(completions::EXAMPLES))]
     Completions(completions::Arguments),
 }
 
@@ -245,4 +245,20 @@ mod tests {
         assert!(host("0.0.0.0").is_ok_and(|host| !host.is_loopback()));
         assert!(host("example.com").is_err());
     }
+}
+
+/// Help texts stand in lines in the source; a paragraph is one line to whoever wraps it. Lines that are set off stay.
+fn paragraphs(text: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let is_set_off = |line: &str| line.is_empty() || line.starts_with([' ', '-', '|']);
+    let mut before: Option<&str> = None;
+    for line in text.lines() {
+        if let Some(before) = before {
+            let goes_on = !is_set_off(before) && !is_set_off(line) && !before.ends_with(':');
+            wrapped.push(if goes_on { ' ' } else { '\n' });
+        }
+        wrapped.push_str(line);
+        before = Some(line);
+    }
+    wrapped
 }

@@ -38,6 +38,12 @@ impl Template {
         while let Some(at) = rest.find("${") {
             let before = &rest[..at];
             inside = is_json && ends_inside(before, inside);
+            // `$${` is a plain `${`.
+            if let Some(before) = before.strip_suffix('$') {
+                parts.push(Part::Text(format!("{before}${{")));
+                rest = &rest[at + 2..];
+                continue;
+            }
             parts.push(Part::Text(before.into()));
             let Some(end) = rest[at..].find('}') else {
                 let fault = Fault::new("body", "`${` is not closed with `}`");

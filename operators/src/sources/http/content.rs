@@ -48,7 +48,8 @@ enum Type {
 
 /// What kind of JSON the body of a single event is.
 pub(super) fn of_event(headers: &HeaderMap) -> Result<Form, Problem> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
+    let is_coded = |encoding: &&HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING).filter(is_coded) {
         let error =
             format!("a single event is not compressed ({encoding:?}): /api/v1/events/batch takes gzip and zstd");
         return Err(Problem::unsupported(error));
@@ -82,11 +83,14 @@ pub(super) fn of_batch(headers: &HeaderMap) -> Result<(Batch, Coding), Problem> 
 }
 
 fn coding(headers: &HeaderMap) -> Result<Coding, Problem> {
-    let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let coding = match codings.next().map(HeaderValue::as_bytes) {
-        None | Some(b"identity") => Some(Coding::Identity),
-        Some(b"gzip" | b"x-gzip") => Some(Coding::Gzip),
-        Some(b"zstd") => Some(Coding::Zstd),
+    let listed = headers.get_all(header::CONTENT_ENCODING).iter().map(|value| value.to_str().unwrap_or("?"));
+    let listed = listed.flat_map(|list| list.split(',')).map(|coding| coding.trim().to_ascii_lowercase());
+    // None at all may be said as often as one likes.
+    let mut codings = listed.filter(|coding| !coding.is_empty() && coding != "identity");
+    let coding = match codings.next().as_deref() {
+        None => Some(Coding::Identity),
+        Some("gzip" | "x-gzip") => Some(Coding::Gzip),
+        Some("zstd") => Some(Coding::Zstd),
         Some(_) => None,
     };
     coding.filter(|_| codings.next().is_none()).ok_or_else(|| {
@@ -107,7 +111,8 @@ fn content_type(headers: &HeaderMap) -> Result<Type, Problem> {
     let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
     let mut parts = text.split(';').map(str::trim);
     let essence = parts.next().unwrap_or_default();
-    let charset = parts.find_map(|part| part.strip_prefix("charset="));
+    let charset = parts.find_map(|part| part.split_once('=').filter(|(name, _)| name.trim() == "charset"));
+    let charset = charset.map(|(_, value)| value.trim());
     let is_utf8 =
         matches!(charset.map(|charset| charset.trim_matches('"')), None | Some("utf-8" | "utf8" | "us-ascii"));
     let known = match essence {
@@ -255,6 +260,11 @@ mod tests {
         assert_eq!(of(&zipped), Ok((Batch::Array, Coding::Gzip)));
         assert_eq!(of(&[("content-encoding", "gzip"), ("content-encoding", "zstd")]), Err(415));
         assert_eq!(of(&[("content-encoding", "br")]), Err(415));
+        for coding in ["GZIP", "Gzip", "X-GZip", "gzip, identity", "Identity,GZIP"] {
+            assert_eq!(of(&[("content-encoding", coding)]), of(&[("content-encoding", "gzip")]), "{coding}");
+        }
+        assert_eq!(of(&[("content-encoding", "IDENTITY")]), of(&[]));
+        assert_eq!(of(&[("content-encoding", "gzip, zstd")]), Err(415));
         assert_eq!(of(&[("origin", "https://elsewhere.example")]), Err(415));
         assert_eq!(of(&[("ce-specversion", "1.0"), ("content-type", "text/plain")]), Err(415));
         let attributes = [("specversion", "1.0"), ("id", "a b"), ("datacontenttype", "application/json")];
