@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::counts::BrokerCounts;
 use super::filter::Filter;
 use super::message::Message;
-use super::session::{Queued, Session};
+use super::session::{MAX_QUEUED, Queued, Session};
 use super::topics::Tree;
 
 /// Subscriptions of one client at most.
@@ -111,13 +111,10 @@ impl Hub {
             RetainHandling::SendAtSubscribeIfNotExist => is_new,
             RetainHandling::DoNotSend => false,
         };
-        let retained = routes
-            .retained
-            .iter()
-            .filter(|(topic, message)| wants && !message.is_over() && filter.captures(topic).is_some());
-        let queued = retained.map(|(_, message)| Queued {
-            message: Arc::clone(message),
+        let retained = if wants { routes.matching(text, filter) } else { Vec::new() };
+        let queued = retained.into_iter().map(|message| Queued {
             qos: message.qos.min(options.max_qos),
+            message,
             retain: true,
             ids: id.into_iter().collect(),
         });
@@ -165,6 +162,18 @@ impl Hub {
 }
 
 impl Routes {
+    /// The retained messages of a filter, as many as a client may have waiting.
+    fn matching(&self, text: &str, filter: &Filter) -> Vec<Arc<Message>> {
+        if filter.wildcards() == 0 {
+            return self.retained.get(text).filter(|message| !message.is_over()).cloned().into_iter().collect();
+        }
+        let matching = self.retained.iter().filter(|(topic, message)| {
+            // What is over is asked last, since it asks the clock.
+            filter.captures(topic).is_some() && !message.is_over()
+        });
+        matching.map(|(_, message)| Arc::clone(message)).take(MAX_QUEUED).collect()
+    }
+
     /// The newest message of a topic is kept; an empty one takes it away.
     fn retain(&mut self, message: &Arc<Message>, counts: &BrokerCounts) {
         let topic: &str = &message.topic;
