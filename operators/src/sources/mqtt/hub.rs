@@ -14,6 +14,8 @@ use super::message::Message;
 use super::session::{MAX_QUEUED, Queued, Session};
 use super::topics::Tree;
 
+/// Sessions at most, of clients that are there and of those that may come back.
+const MAX_SESSIONS: usize = 100_000;
 /// Subscriptions of one client at most.
 const MAX_FILTERS: usize = 1_000;
 /// Retained messages, and their bytes, at most.
@@ -59,11 +61,14 @@ impl Hub {
         }
     }
 
-    /// The session of a client, made if there is none.
-    pub fn session(&self, client: &Arc<str>) -> Arc<Session> {
+    /// The session of a client, made if there is none; nothing if there are too many of others.
+    pub fn session(&self, client: &Arc<str>) -> Option<Arc<Session>> {
         let mut sessions = self.sessions.lock();
+        if sessions.len() >= MAX_SESSIONS && !sessions.contains_key(client) {
+            return None;
+        }
         let made = || Arc::new(Session::new(client, &self.waiting));
-        Arc::clone(sessions.entry(Arc::clone(client)).or_insert_with(made))
+        Some(Arc::clone(sessions.entry(Arc::clone(client)).or_insert_with(made)))
     }
 
     /// Takes out what a session that has ended had subscribed to.
@@ -189,5 +194,27 @@ impl Routes {
         }
         self.retained_bytes += message.bytes();
         self.retained.insert(topic.into(), Arc::clone(message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_have_a_bound_within_which_those_that_there_are_go_on() {
+        let hub = Hub::new(&Arc::default());
+        let name = |number: usize| -> Arc<str> { format!("client {number}").into() };
+        for number in 0..MAX_SESSIONS {
+            let session = hub.session(&name(number)).expect("room");
+            session.begin(false, 3_600);
+            session.end(None);
+        }
+        assert!(hub.session(&name(MAX_SESSIONS)).is_none(), "one too many");
+        assert!(hub.session(&name(7)).is_some(), "one that comes back");
+        // A session that ends makes room.
+        hub.session(&name(7)).expect("it is there").end(Some(0));
+        hub.sweep();
+        assert!(hub.session(&name(MAX_SESSIONS)).is_some());
     }
 }
