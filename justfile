@@ -43,7 +43,8 @@ flamegraph-of pid seconds='20':
 
 # A long night of crashes: thousands of simulated ones, hundreds of real ones.
 crashes:
-    RUNS=20000 KILLS=300 cargo test --release -p cornjacket-tests crash
+    RUNS=20000 cargo test --release -p cornjacket-tests crash
+    KILLS=300 cargo test --release -p cornjacket --test end_to_end -- kill whatever_breaks
 
 format:
     cargo fmt --all

@@ -22,6 +22,7 @@ mod mqtt_remote;
 mod pages;
 mod process;
 mod receiver;
+mod rest_keys;
 mod send;
 mod values;
 mod watch;

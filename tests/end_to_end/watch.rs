@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -26,7 +26,10 @@ async fn a_changed_file_is_taken_up_while_events_come() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("watched.yaml");
     write(&file, "value", 2);
-    let process = Arc::new(Process::start_with(&file, &folder.path().join("data"), &["--watch"]).await);
+    let log = folder.path().join("log");
+    let told = std::fs::File::create(&log).expect("a file");
+    let process = Process::start_telling(&file, &folder.path().join("data"), &["--watch"], told).await;
+    let process = Arc::new(process);
     let stop = Arc::new(AtomicBool::new(false));
     let posting = tokio::spawn({
         let (process, stop) = (Arc::clone(&process), Arc::clone(&stop));
@@ -50,9 +53,9 @@ async fn a_changed_file_is_taken_up_while_events_come() {
     until(&process, &values, &json!({"v": 2.0})).await;
     // Broken, and then with another number of partitions: both are left, and the last good one goes on.
     write(&file, "vlaue", 2);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    says(&log, "the changed file has errors").await;
     write(&file, "value * 3", 3);
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    says(&log, "the changed file cannot be taken up").await;
     assert_eq!(process.sql(&values).await, [json!({"v": 2.0})]);
     write(&file, "value * 4", 2);
     until(&process, &values, &json!({"v": 4.0})).await;
@@ -65,9 +68,18 @@ async fn a_changed_file_is_taken_up_while_events_come() {
     process.assert_balanced().await;
 }
 
+/// Waits until the process has logged something.
+async fn says(log: &Path, words: &str) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !std::fs::read_to_string(log).expect("a log").contains(words) {
+        assert!(Instant::now() < deadline, "never said: {words}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Asks until every row has this value. Between two rounds a request may fail.
 async fn until(process: &Process, sql: &str, row: &serde_json::Value) {
-    for _ in 0..300 {
+    for _ in 0..1_200 {
         let answer =
             process.client.post(format!("{}/api/v1/sql", process.query)).json(&json!({"sql": sql})).send().await;
         if let Ok(answer) = answer

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use arrow::array::{AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{concat_batches, filter_record_batch};
@@ -56,6 +56,8 @@ pub struct World<'a> {
     offered: BTreeMap<EventId, Reading>,
     seen: BTreeMap<&'static str, Table>,
     crashes: u32,
+    /// How many faults the disk had of each kind: a crash before a call, one after it, and a call that fails.
+    struck: Arc<[AtomicU32; 3]>,
     /// What retention has deleted of the log.
     archive: Vec<RecordBatch>,
     /// Values that some of the readings have.
@@ -79,6 +81,7 @@ impl<'a> World<'a> {
             offered: BTreeMap::new(),
             seen: BTreeMap::new(),
             crashes: 0,
+            struck: Arc::default(),
             archive: Vec::new(),
             odd_values,
         };
@@ -113,13 +116,14 @@ impl<'a> World<'a> {
     fn process(&mut self) -> Option<&mut (Engine, Storage)> {
         if self.running.is_none() {
             let mut dice = ChaCha8Rng::seed_from_u64(self.random.random());
-            let faulty = Arc::clone(&self.faulty);
-            let strike = move |_: &'static str| match dice.random_range(0..1_000) {
-                _ if !faulty.load(Ordering::SeqCst) => Fault::None,
-                0..=7 => Fault::CrashBefore,
-                8..=15 => Fault::CrashAfter,
-                16..=23 => Fault::Unavailable,
-                _ => Fault::None,
+            let (faulty, struck) = (Arc::clone(&self.faulty), Arc::clone(&self.struck));
+            let strike = move |_: &'static str| {
+                let kind = dice.random_range(0..1_000) / 8;
+                if !faulty.load(Ordering::SeqCst) || kind > 2 {
+                    return Fault::None;
+                }
+                struck[kind].fetch_add(1, Ordering::SeqCst);
+                [Fault::CrashBefore, Fault::CrashAfter, Fault::Unavailable][kind]
             };
             let storage = self.disk.open(&self.pipeline.catalogue, Box::new(strike)).expect("opens");
             let options = EngineOptions {
@@ -282,12 +286,23 @@ fn check(world: &World<'_>, seed: u64) {
 fn crashes_change_nothing() {
     let pipelines: Vec<Pipeline> = [1, 3, 4].iter().map(|partitions| pipeline(&yaml(*partitions))).collect();
     let (crashes, deleted) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let (struck, runs) = ([const { AtomicU32::new(0) }; 3], std::cell::Cell::new(0_u32));
     for_seeds(300, |seed, random| {
         let at = random.random_range(0..pipelines.len());
         let world = World::live(&pipelines[at], random, &[]);
         check(&world, seed);
         crashes.set(crashes.get() + world.crashes);
+        for (all, here) in struck.iter().zip(&*world.struck) {
+            all.fetch_add(here.load(Ordering::SeqCst), Ordering::SeqCst);
+        }
+        runs.set(runs.get() + 1);
         deleted.set(deleted.get() + world.archive.iter().map(RecordBatch::num_rows).sum::<usize>());
     });
-    eprintln!("{} crashes, {} events deleted by retention", crashes.get(), deleted.get());
+    let struck = struck.map(AtomicU32::into_inner);
+    eprintln!("{struck:?} faults, {} crashes, {} events deleted by retention", crashes.get(), deleted.get());
+    // One seed may have none of a kind; of dozens each has to, or nothing was tried.
+    if runs.get() >= 50 {
+        assert!(struck.iter().all(|faults| *faults >= runs.get() / 10), "{struck:?} faults in {} runs", runs.get());
+        assert!(crashes.get() >= runs.get() / 5 && deleted.get() > 0, "the faults do nothing");
+    }
 }

@@ -24,6 +24,11 @@ macro_rules! as_generic {
     };
 }
 
+/// `#>` and `@>` are operators, so names without quotes have neither sign.
+fn begins_operator(ch: char) -> bool {
+    matches!(ch, '#' | '@')
+}
+
 impl Dialect for PipelineDialect {
     /// The parser asks in many places for the generic dialect by its type.
     fn dialect(&self) -> TypeId {
@@ -35,11 +40,11 @@ impl Dialect for PipelineDialect {
     }
 
     fn is_identifier_start(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_start(ch)
+        GenericDialect.is_identifier_start(ch) && !begins_operator(ch)
     }
 
     fn is_identifier_part(&self, ch: char) -> bool {
-        PostgreSqlDialect {}.is_identifier_part(ch)
+        GenericDialect.is_identifier_part(ch) && !begins_operator(ch)
     }
 
     /// Makes `?`, `#>` and their like operators, as they are in PostgreSQL, and no placeholders or names.

@@ -2,10 +2,11 @@
 //! Null is `~`, and a value that begins with `~` has that encoded, so that every key has one text and back.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
+use arrow::datatypes::{DataType, Float32Type, Float64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use cornjacket_core::Result;
 use cornjacket_core::time::format_rfc3339;
@@ -50,7 +51,8 @@ pub fn key_columns(rows: &RecordBatch, key: &[usize]) -> Result<Vec<Vec<Option<S
     key.iter().map(texts).collect()
 }
 
-/// A column's values as text, as keys and filters have them: times as RFC 3339, numbers as Arrow shows them.
+/// A column's values as text, as keys and filters have them: times as RFC 3339, numbers as Arrow shows them. Both zeros are
+/// one key.
 pub(crate) struct Texts {
     column: ArrayRef,
     is_time: bool,
@@ -64,6 +66,13 @@ impl Texts {
                 cast(column, &DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))?
             }
             DataType::Utf8View | DataType::LargeUtf8 => cast(column, &DataType::Utf8)?,
+            // The sum of both zeros is the positive one.
+            DataType::Float64 => {
+                Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(|value| value + 0.0))
+            }
+            DataType::Float32 => {
+                Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(|value| value + 0.0))
+            }
             _ => ArrayRef::clone(column),
         };
         Ok(Self { column, is_time })
@@ -101,10 +110,12 @@ fn push_value(text: &mut String, value: Option<&str>) {
     }
 }
 
-/// The values of a key's text, percent-encoded or not; `None` if an encoding is broken.
+/// The values of a key's text, percent-encoded or not; `None` if an encoding is broken. A key of one column is the whole
+/// text, whatever `/` is in it.
 #[must_use]
-pub fn parse_key(text: &str) -> Option<Vec<Option<String>>> {
-    text.split('/').map(|part| if part == "~" { Some(None) } else { decode(part).map(Some) }).collect()
+pub fn parse_key(text: &str, columns: usize) -> Option<Vec<Option<String>>> {
+    let value = |part| if part == "~" { Some(None) } else { decode(part).map(Some) };
+    if columns == 1 { Some(vec![value(text)?]) } else { text.split('/').map(value).collect() }
 }
 
 fn decode(part: &str) -> Option<String> {
@@ -137,11 +148,12 @@ mod tests {
         ];
         for key in keys {
             let key: Vec<Option<String>> = key.iter().map(|value| value.map(str::to_string)).collect();
-            assert_eq!(parse_key(&key_text(&key)), Some(key));
+            assert_eq!(parse_key(&key_text(&key), key.len()), Some(key));
         }
         assert_eq!(key_text(&[Some("a/b".into()), None]), "a%2Fb/~");
-        assert_eq!(parse_key("%zz"), None);
-        assert_eq!(parse_key("%ff"), None);
-        assert_eq!(parse_key("%+f"), None);
+        assert_eq!(parse_key("a/b", 1), Some(vec![Some("a/b".into())]));
+        assert_eq!(parse_key("%zz", 1), None);
+        assert_eq!(parse_key("%ff", 1), None);
+        assert_eq!(parse_key("%+f", 1), None);
     }
 }

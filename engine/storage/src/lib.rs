@@ -12,6 +12,7 @@ mod block;
 mod checksum;
 mod side_by_side;
 mod split;
+mod typed;
 mod written;
 
 use std::path::Path;
@@ -28,6 +29,7 @@ pub use key::{key_columns, key_text, parse_key};
 use sqlite::together;
 pub use sqlite::verify::{Fault, Finding, Report, Watcher, verify_folder};
 pub use sqlite::{SqliteLog, SqliteStore, read_schema};
+pub use typed::stored_text;
 
 /// Opens the embedded storage of a pipeline (its name, and the version of its file) in a folder, which is made if it is not there.
 ///

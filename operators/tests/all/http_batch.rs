@@ -161,7 +161,7 @@ fn a_connection_that_breaks_keeps_whole_lines() {
     let whole = request_to(PATH, LINES, lines(1000).as_bytes());
     client.send(&whole[..whole.len() - 5]);
     drop(client);
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while door.stored.lock().len() < 999 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -312,7 +312,7 @@ fn a_rate_holds_a_batch_back() {
 #[test]
 fn a_client_that_says_nothing_more_is_let_go() {
     let door = CheckingDoor::new();
-    let patience = Patience { read_timeout: Duration::from_millis(300), ..Patience::default() };
+    let patience = Patience { read_timeout: Duration::from_secs(3), ..Patience::default() };
     let address = serve_door(Arc::clone(&door) as _, patience, None);
     let mut client = Client::new(address);
     let whole = request_to(PATH, LINES, lines(10).as_bytes());
@@ -320,7 +320,7 @@ fn a_client_that_says_nothing_more_is_let_go() {
     let head = whole.len() - lines(10).len();
     client.send(&whole[..head]);
     for line in whole[head..].split_inclusive(|byte| *byte == b'\n').take(4) {
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(Duration::from_secs(1));
         client.send(line);
     }
     client.send(b"{\"ev");
@@ -339,7 +339,11 @@ fn batches_end_in_order_with_the_service() {
     let mut client = Client::new(address);
     let whole = request_to(PATH, LINES, lines(100).as_bytes());
     client.send(&whole[..whole.len() - 10]);
-    std::thread::sleep(Duration::from_millis(100));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while door.stored.lock().len() < 99 {
+        assert!(Instant::now() < deadline, "what is whole is stored");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     end.send(true).expect("somebody listens");
     let reply = client.reply();
     assert_eq!((reply.status, reply.code(), &reply.json["accepted"]), (503, "closing", &json!(99)));

@@ -89,6 +89,8 @@ pub fn routes(service: Arc<QueryService>) -> Router {
         .route("/api/v1/projections", get(projections::list))
         .route("/api/v1/projections/{name}", get(projections::page))
         .route("/api/v1/projections/{name}/changes", get(changes::follow))
+        // The key that is the empty text; a wildcard stands for something.
+        .route("/api/v1/projections/{name}/", get(projections::one))
         .route("/api/v1/projections/{name}/{*key}", get(projections::one))
         .route("/api/v1/events", get(events::list))
         .route("/api/v1/events/{id}", get(events::one))

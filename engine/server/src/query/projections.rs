@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use cornjacket_core::print::{NonFinite, column_type_name, row_objects};
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::RowFilter;
-use cornjacket_storage::{key_text, parse_key};
+use cornjacket_storage::{key_text, parse_key, stored_text};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -78,7 +78,7 @@ fn filter(spec: &ProjectionSpec, pairs: &Pairs) -> Result<RowFilter, Problem> {
             let names: Vec<&str> = spec.schema.fields().iter().map(|field| field.name().as_str()).collect();
             invalid(format!("there is no column `{column}`: available are {}", names.join(", ")))
         })?;
-        equal.push((at, value.to_string()));
+        equal.push((at, value_as_stored(spec, at, value)?));
     }
     Ok(RowFilter { equal })
 }
@@ -91,18 +91,61 @@ pub(super) fn segments(uri: &Uri) -> (&str, &str) {
 }
 
 pub(super) fn named(service: &QueryService, raw: &str) -> Option<Arc<ProjectionSpec>> {
-    let name = parse_key(raw)?.pop()??;
+    let name = parse_key(raw, 1)?.pop()??;
     service.projections.get(&name).cloned()
+}
+
+/// The text under which a value of a column is kept.
+fn value_as_stored(spec: &ProjectionSpec, at: usize, text: &str) -> Result<String, Problem> {
+    let column = spec.schema.field(at);
+    stored_text(text, column.data_type()).ok_or_else(|| {
+        let kind = column_type_name(column);
+        invalid(format!("`{}` is of type {kind}, and `{text}` is no value of it", column.name()))
+    })
+}
+
+/// The key that a path names, its values as they are stored, however they are written in the path.
+fn key_of(spec: &ProjectionSpec, raw: &str) -> Result<Vec<Option<String>>, Problem> {
+    let key = parse_key(raw, spec.key.len()).ok_or_else(|| invalid("the key is not percent-encoded UTF-8"))?;
+    if key.len() != spec.key.len() {
+        let names: Vec<&str> = spec.key.iter().map(|at| spec.schema.field(*at).name().as_str()).collect();
+        return Err(invalid(format!(
+            "the key is {} values ({}), and the path has {}: join them with `/`, and write `/` in a value as %2F",
+            names.len(),
+            names.join(", "),
+            key.len()
+        )));
+    }
+    let stored =
+        |(at, value): (&usize, Option<String>)| value.map(|text| value_as_stored(spec, *at, &text)).transpose();
+    spec.key.iter().zip(key).map(stored).collect()
+}
+
+/// The key with event ids in the form that they are stored in, if it is another: a UUID may be written in either case.
+fn with_event_ids(spec: &ProjectionSpec, key: &[Option<String>]) -> Option<Vec<Option<String>>> {
+    let is_id = |at: usize| spec.schema.field(at).name() == "event_id";
+    let canonical = |(at, value): (&usize, &Option<String>)| {
+        value.as_ref().map(|text| match Uuid::parse_str(text).ok().filter(|_| is_id(*at)) {
+            Some(id) => id.to_string(),
+            None => text.clone(),
+        })
+    };
+    let other: Vec<Option<String>> = spec.key.iter().zip(key).map(canonical).collect();
+    (other != key).then_some(other)
 }
 
 /// `GET /api/v1/projections/{name}/{key}`
 pub async fn one(State(service): State<Arc<QueryService>>, uri: Uri, pairs: Pairs, headers: HeaderMap) -> Answered {
     let (name, raw) = segments(&uri);
     let Some(spec) = named(&service, name) else { return Ok(not_found()) };
-    let key = parse_key(raw).ok_or_else(|| invalid("the key is not percent-encoded UTF-8"))?;
+    let key = key_of(&spec, raw)?;
     after::wait(&service, first(&pairs, "after"), first(&pairs, "wait"), &headers).await?;
     let (store, of) = (Arc::clone(&service.storage.store), Arc::clone(&spec));
-    let found = blocking(move || store.row(&of, &key)).await?;
+    let look = move || match store.row(&of, &key)? {
+        None => with_event_ids(&of, &key).map_or(Ok(None), |key| store.row(&of, &key)),
+        found => Ok(found),
+    };
+    let found = blocking(look).await?;
     let Some(rows) = found else { return Ok(not_found()) };
     match objects(&spec, &rows)?.into_iter().next() {
         Some(object) => Ok(Json(object).into_response()),
@@ -153,6 +196,8 @@ mod tests {
             ("/api/v1/projections/a", ("a", "")),
             ("/api/v1/projections/a/b%2Fc/d?after=x", ("a", "b%2Fc/d")),
             ("/api/v1/projections/a/b/", ("a", "b/")),
+            ("/api/v1/projections/a/", ("a", "")),
+            ("/api/v1/projections/a//", ("a", "/")),
         ] {
             let uri: Uri = path.parse().expect("a path");
             assert_eq!(segments(&uri), expected);

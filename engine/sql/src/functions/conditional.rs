@@ -22,7 +22,8 @@ use datafusion::physical_expr::expressions::{self, CaseExpr, CastExpr, Column, L
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// Functions that give a value or null whatever they are given.
-const SAFE: [&str; 22] = [
+const SAFE: [&str; 23] = [
+    "canonical",
     "json_get",
     "json_as_text",
     "json_get_str",
@@ -58,6 +59,21 @@ fn compares(operator: Operator) -> bool {
     matches!(operator, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom | And | Or)
 }
 
+/// Whether every value of a type can be cast to another.
+fn always_casts(from: &DataType, to: &DataType) -> bool {
+    let is_wider = || match (from.primitive_width(), to.primitive_width()) {
+        (Some(from_width), Some(to_width)) => {
+            to_width > from_width || (to_width == from_width && from.is_signed_integer() == to.is_signed_integer())
+        }
+        _ => false,
+    };
+    from == to
+        || from.is_null()
+        || (from.is_numeric() && to.is_floating())
+        || (from.is_integer() && to.is_signed_integer() && is_wider())
+        || ((from.is_numeric() || from.is_string() || *from == DataType::Boolean) && to.is_string())
+}
+
 fn fails_by_itself(expression: &Expr, schema: &DFSchema) -> bool {
     match expression {
         Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..) | Expr::Alias(_) | Expr::Not(_) => false,
@@ -68,6 +84,7 @@ fn fails_by_itself(expression: &Expr, schema: &DFSchema) -> bool {
         Expr::BinaryExpr(BinaryExpr { op, .. }) => {
             !compares(*op) && !expression.get_type(schema).is_ok_and(|kind| kind.is_floating())
         }
+        Expr::Cast(cast) => !cast.expr.get_type(schema).is_ok_and(|from| always_casts(&from, cast.field.data_type())),
         Expr::ScalarFunction(call) => !SAFE.contains(&call.func.name()),
         _ => true,
     }
@@ -143,18 +160,19 @@ fn compiled_can_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool
         !compares(*binary.op()) && !expression.data_type(input).is_ok_and(|kind| kind.is_floating())
     } else if let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() {
         !SAFE.contains(&call.name())
+    } else if let Some(cast) = expression.downcast_ref::<CastExpr>() {
+        !cast.expr().data_type(input).is_ok_and(|from| always_casts(&from, cast.cast_type()))
     } else {
-        expression.is::<CastExpr>()
-            || !(expression.is::<Column>()
-                || expression.is::<Literal>()
-                || expression.is::<CaseExpr>()
-                || expression.is::<ShortCircuit>()
-                || expression.is::<expressions::NotExpr>()
-                || expression.is::<expressions::IsNullExpr>()
-                || expression.is::<expressions::IsNotNullExpr>()
-                || expression.is::<expressions::InListExpr>()
-                || expression.is::<expressions::LikeExpr>()
-                || expression.is::<expressions::TryCastExpr>())
+        !(expression.is::<Column>()
+            || expression.is::<Literal>()
+            || expression.is::<CaseExpr>()
+            || expression.is::<ShortCircuit>()
+            || expression.is::<expressions::NotExpr>()
+            || expression.is::<expressions::IsNullExpr>()
+            || expression.is::<expressions::IsNotNullExpr>()
+            || expression.is::<expressions::InListExpr>()
+            || expression.is::<expressions::LikeExpr>()
+            || expression.is::<expressions::TryCastExpr>())
     };
     by_itself || expression.children().into_iter().any(|child| compiled_can_fail(child, input))
 }

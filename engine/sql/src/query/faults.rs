@@ -27,6 +27,10 @@ pub(super) fn error_of(error: &DataFusionError, state: Option<&SessionState>) ->
         DataFusionError::ArrowError(inner, _) => arrow_fault(inner, state),
         DataFusionError::External(inner) => external(inner.as_ref(), state),
         DataFusionError::Execution(message) => QueryError::invalid(first_sentence(message)),
+        // What the library calls internal are calls that it has no words for, and casts that it cannot do.
+        DataFusionError::Internal(message) => {
+            QueryError::invalid(format!("this cannot be computed: {}", first_sentence(message)))
+        }
         other => QueryError::Failed(first_sentence(&other.strip_backtrace())),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use cornjacket_core::guard;
 use cornjacket_core::print::check_printable;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -86,7 +87,7 @@ impl Threads {
         let (schema_sender, schema) = oneshot::channel();
         let (sender, batches) = mpsc::channel(AHEAD);
         let memory = Share::new(options.memory_bytes, &self.memory);
-        let task = Task(runtime.spawn(async move {
+        let mut task = Task(runtime.spawn(async move {
             match query.start(memory).await {
                 Ok((stream, slot)) => {
                     let _ = schema_sender.send(Ok(stream.schema()));
@@ -98,7 +99,10 @@ impl Threads {
                 }
             }
         }));
-        let schema = limit.hold(schema).await?.map_err(|_| ended())??;
+        let schema = match limit.hold(schema).await? {
+            Ok(schema) => schema?,
+            Err(_) => return Err(task.failure().await.unwrap_or_else(ended)),
+        };
         let answer = Answer { batches, task, limit, is_over: false };
         let batches = futures::stream::unfold(answer, |mut answer| async move {
             let item = answer.next().await?;
@@ -169,6 +173,19 @@ impl Limit {
 /// A computing task that ends with its handle.
 struct Task(JoinHandle<()>);
 
+impl Task {
+    /// Why a task that gives nothing more has not come to its end: a panic inside a library is said with its words.
+    async fn failure(&mut self) -> Option<QueryError> {
+        let error = (&mut self.0).await.err()?;
+        Some(match error.try_into_panic() {
+            Ok(panic) => {
+                QueryError::invalid(format!("this cannot be computed; a bug was met: {}", guard::words_of(&*panic)))
+            }
+            Err(_) => ended(),
+        })
+    }
+}
+
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
@@ -192,7 +209,7 @@ impl Answer {
             Err(late) => Some(Err(late)),
             Ok(Some(batch)) => Some(batch),
             // A task that panicked closes the channel like one that is done; an answer cut short must not look whole.
-            Ok(None) => (&mut self.task.0).await.is_err().then(|| Err(ended())),
+            Ok(None) => self.task.failure().await.map(Err),
         };
         self.is_over = !matches!(item, Some(Ok(_)));
         item

@@ -14,6 +14,7 @@ use cornjacket_core::time::{Micros, timestamp_type};
 
 use crate::key::{Texts, key_texts};
 use crate::sqlite::read_schema;
+use crate::typed::stored_text;
 use crate::written::Written;
 
 pub(super) struct Row {
@@ -118,7 +119,8 @@ pub(super) fn join(spec: &ProjectionSpec, rows: &[RecordBatch]) -> Result<Record
 
 fn fits(values: &RecordBatch, filter: &RowFilter) -> Result<bool> {
     for (at, text) in &filter.equal {
-        if Texts::new(values.column(*at))?.get(0).as_ref() != Some(text) {
+        let wanted = stored_text(text, values.column(*at).data_type());
+        if wanted.is_none() || Texts::new(values.column(*at))?.get(0) != wanted {
             return Ok(false);
         }
     }

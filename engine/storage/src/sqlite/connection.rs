@@ -8,9 +8,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::place::or_full;
 
-/// How many pages the write-ahead log may grow to before it is folded into the file. Only the connection that commits does
-/// that: up to `SQLite` 3.51.2 two connections that fold may lose what was committed (<https://sqlite.org/wal.html>, the
-/// WAL-reset bug).
+/// How many pages the write-ahead log may grow to before it is folded into the file. The connection that commits does that:
+/// under load another one could not begin the log anew without holding commits up as long.
 const CHECKPOINT_PAGES: u32 = 4_000;
 /// How long a statement waits for another process or checkpoint that holds the file, in ms.
 pub(super) const BUSY_MS: u32 = 5_000;
@@ -137,5 +136,23 @@ impl Readers {
         let connection = Connection::open_with_flags(&self.path, flags).map_err(storage_error)?;
         connection.execute_batch(&format!("PRAGMA busy_timeout={BUSY_MS};")).map_err(storage_error)?;
         Ok(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Older ones may lose commits when two connections fold a write-ahead log (<https://sqlite.org/wal.html>): a tool that
+    /// has the file open may be the second.
+    #[test]
+    fn sqlite_has_no_wal_reset_bug() {
+        let connection = Connection::open_in_memory().expect("opens");
+        let version: String = connection.query_row("SELECT sqlite_version()", [], |row| row.get(0)).expect("a version");
+        let parts: Vec<u32> = version.split('.').map(|part| part.parse().expect("a number")).collect();
+        assert!(
+            parts >= vec![3, 51, 3],
+            "{version} has the WAL-reset bug: choose a rusqlite that bundles 3.51.3 or newer"
+        );
     }
 }

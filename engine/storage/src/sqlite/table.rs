@@ -164,7 +164,9 @@ fn condition(spec: &ProjectionSpec, filter: &RowFilter) -> Result<Option<(String
         let cell = bound.at(0)?;
         let value = cell.to_sql().map_err(storage_error)?;
         values.push(match value {
-            rusqlite::types::ToSqlOutput::Borrowed(value) => value.into(),
+            rusqlite::types::ToSqlOutput::Borrowed(value) => {
+                Value::try_from(value).map_err(|error| Error::Compute(error.to_string()))?
+            }
             rusqlite::types::ToSqlOutput::Owned(value) => value,
             _ => Value::Null,
         });

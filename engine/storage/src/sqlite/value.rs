@@ -15,6 +15,7 @@ use cornjacket_core::{Error, Result};
 use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 
 use crate::block::{read_stream, write_stream};
+use crate::typed::value_of;
 
 /// A column made ready to be bound row by row.
 pub(super) enum Bound {
@@ -187,7 +188,5 @@ impl Reading {
 
 /// A text as a value of a column's type, to compare with; `None` if it is none.
 pub(super) fn parse(text: &str, data_type: &DataType) -> Option<Bound> {
-    let texts: ArrayRef = Arc::new(StringArray::from(vec![text]));
-    let value = cast(&texts, data_type).ok().filter(|value| value.is_valid(0))?;
-    Bound::new(&value).ok()
+    Bound::new(&value_of(text, data_type)?).ok()
 }
