@@ -18,7 +18,6 @@ mod live;
 mod memory;
 mod mosquitto;
 mod mqtt;
-mod mqtt_pressure;
 mod mqtt_remote;
 mod pages;
 mod process;

@@ -100,6 +100,35 @@ fn numbers() -> Vec<Case> {
     ]
 }
 
+/// Keys of floating point: the zeros are one, and what is no number is told apart when it is printed.
+fn keys() -> Vec<Case> {
+    let zeros = [json!({"d": 0.0}), json!({"d": -0.0}), json!({"d": 1.5})];
+    let grouped = |name, key: &str, events: &[Value], rows: &[Value]| {
+        let mut case = aggregate(name, "n", events, rows, &[]);
+        case.sql = format!(
+            "SELECT x, n FROM (SELECT tumble(interval '1 minute') AS w, {key} AS x, count(*) AS n FROM a.b GROUP BY w, {key})"
+        );
+        case
+    };
+    let odd = |text: &str| json!({ "t": text });
+    vec![
+        grouped("zeros", "d", &zeros, &[json!({"x": 0.0, "n": 2}), json!({"x": 1.5, "n": 1})]),
+        grouped("negated", "-d", &zeros, &[json!({"x": 0.0, "n": 2}), json!({"x": -1.5, "n": 1})]),
+        grouped(
+            "odd",
+            "CAST(t AS double)",
+            &[odd("NaN"), odd("inf"), odd("-inf"), odd("-NaN"), odd("-0")],
+            &[
+                json!({"x": "NaN", "n": 2}),
+                json!({"x": "Infinity", "n": 1}),
+                json!({"x": "-Infinity", "n": 1}),
+                json!({"x": 0.0, "n": 1}),
+            ],
+        ),
+        aggregate("distinct", "count(DISTINCT d)", &zeros, &[json!({"x": 2, "n": 3})], &[]),
+    ]
+}
+
 fn growth() -> Vec<Case> {
     let text = |n: i64| json!({"t": "a", "n": n});
     let most = [text(i64::MAX), text(3)];
@@ -285,6 +314,11 @@ fn words(folder: &Path, cases: &[Case]) {
 #[test]
 fn whole_numbers_never_wrap_around() {
     assert_all(&numbers());
+}
+
+#[test]
+fn zeros_are_one_key_and_what_is_no_number_is_told_apart() {
+    assert_all(&keys());
 }
 
 #[test]

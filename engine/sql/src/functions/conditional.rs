@@ -22,7 +22,8 @@ use datafusion::physical_expr::expressions::{self, CaseExpr, CastExpr, Column, L
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 
 /// Functions that give a value or null whatever they are given.
-const SAFE: [&str; 22] = [
+const SAFE: [&str; 23] = [
+    "canonical",
     "json_get",
     "json_as_text",
     "json_get_str",

@@ -3,6 +3,7 @@
 
 mod arithmetic;
 mod bounded;
+mod canonical;
 mod conditional;
 mod json;
 mod sum;
@@ -18,6 +19,7 @@ use datafusion::logical_expr::ReturnFieldArgs;
 
 pub(crate) use arithmetic::with_operators;
 pub(crate) use bounded::{Bounds, Concatenation};
+pub(crate) use canonical::Canonical;
 pub(crate) use conditional::{ShortCircuit, short_circuited};
 pub(crate) use sum::as_take_back;
 pub use window::{TUMBLE, window_fields, window_functions};
@@ -28,6 +30,7 @@ pub(crate) fn install(state: &mut SessionState, bounds: Bounds) -> Result<()> {
     bounded::install(state, bounds)?;
     state.register_udaf(sum::checked_sum())?;
     state.add_analyzer_rule(Arc::new(arithmetic::Checked::new(bounds)));
+    state.add_analyzer_rule(Arc::new(canonical::CanonicalKeys));
     state.add_analyzer_rule(Arc::new(conditional::FilterFirst));
     Ok(())
 }

@@ -20,7 +20,7 @@ use datafusion::physical_expr_common::physical_expr::fmt_sql;
 
 use super::chain::Step;
 use super::words::{plain, type_name};
-use crate::functions::{Concatenation, ShortCircuit};
+use crate::functions::{Canonical, Concatenation, ShortCircuit};
 
 type Expression = Arc<dyn PhysicalExpr>;
 
@@ -213,6 +213,9 @@ impl Printer<'_> {
             return self.both(both);
         }
         if let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() {
+            if let ([key], true) = (call.args(), Canonical::is_it(call.fun())) {
+                return self.text(key);
+            }
             if let ([left, right], true) = (call.args(), Concatenation::is_it(call.fun())) {
                 return format!("{} || {}", self.operand(left), self.operand(right));
             }

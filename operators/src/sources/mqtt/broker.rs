@@ -153,22 +153,19 @@ impl Shared {
         self.unstored.load(Ordering::Relaxed) < MAX_UNSTORED
     }
 
-    /// Publishes what a client left for the case that it goes without a word, after its delay, unless it came back.
-    pub fn leave_will(self: &Arc<Self>, will: LastWill, session: &Arc<Session>, expiry: u32) {
+    /// Publishes what a client left for the case that it goes without a word: after its delay or with the end of its
+    /// session, and not at all if the client comes back to the session before.
+    pub fn leave_will(self: &Arc<Self>, will: LastWill, session: &Session, expiry: u32) {
         let delay = will.properties.delay_interval.unwrap_or(0).min(expiry);
-        let generation = session.generation.load(Ordering::SeqCst);
-        let (shared, session) = (Arc::clone(self), Arc::downgrade(session));
-        let client = session.upgrade().map(|session| Arc::clone(&session.client));
+        let waiting = (delay > 0).then(|| (Duration::from_secs(u64::from(delay)), session.delay_will()));
+        let (shared, client) = (Arc::clone(self), Arc::clone(&session.client));
         let (qos, publish) = (will.qos, of_will(will));
         tokio::spawn(async move {
-            if delay > 0 {
-                tokio::time::sleep(Duration::from_secs(u64::from(delay))).await;
-                let is_back = |session: Arc<Session>| session.generation.load(Ordering::SeqCst) != generation;
-                if session.upgrade().is_some_and(is_back) {
-                    return;
-                }
+            if let Some((delay, is_over)) = waiting
+                && let Ok(Ok(false)) = tokio::time::timeout(delay, is_over).await
+            {
+                return;
             }
-            let client = client.unwrap_or_else(|| "".into());
             let mut batch = Batch::default();
             batch.add(&shared.intakes, &client, publish, &shared.counts);
             for publish in store(batch, &shared.intakes, &shared.door).await.unwrap_or_default() {

@@ -15,7 +15,7 @@ use mqtt_proto::{Pid, Protocol, QosPid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::aliases::Aliases;
@@ -27,6 +27,8 @@ use super::message::Message;
 use super::recent::Pending;
 use super::session::{Outgoing, Session};
 use super::wire::{self, Broken};
+
+mod ending;
 
 /// A batch takes no more than about this.
 const BATCH_PUBLISHES: usize = 4_096;
@@ -40,6 +42,8 @@ const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// Memory is short: how often it is looked again, and how long an incomplete packet is held meanwhile.
 const ROOM_LOOK: Duration = Duration::from_millis(50);
 const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// So much of a long packet is a sign of life like a whole one. Single bytes now and then are none.
+const SIGN_OF_LIFE: usize = 1_024;
 
 /// A connection at work.
 pub(super) struct Connection {
@@ -55,6 +59,8 @@ pub(super) struct Connection {
     aliases: Aliases,
     kick: Arc<Notify>,
     heard: Instant,
+    /// Bytes since then.
+    unheard: usize,
     short_since: Option<Instant>,
     /// Bytes that the broker knows of.
     counted: usize,
@@ -118,6 +124,7 @@ impl Connection {
             aliases: Aliases::default(),
             kick,
             heard: Instant::now(),
+            unheard: 0,
             short_since: None,
             counted: 0,
             is_cut: false,
@@ -151,6 +158,10 @@ impl Connection {
             }
             let may_read = self.may_take() && self.has_room();
             let is_short = self.may_take() && !may_read;
+            if !may_read {
+                // Nobody is silent who is not listened to.
+                self.heard = Instant::now();
+            }
             let silence = self.client.keep_alive.map(|span| self.heard + span);
             tokio::select! {
                 biased;
@@ -162,7 +173,7 @@ impl Connection {
                 },
                 () = self.session.wake.notified() => {}
                 read = self.reader.read_buf(&mut self.received), if may_read => match read {
-                    Ok(1..) => self.heard = Instant::now(),
+                    Ok(read @ 1..) => self.unheard += read,
                     _ => return End::Closed,
                 },
                 () = until(silence), if may_read => {
@@ -175,9 +186,14 @@ impl Connection {
 
     /// Takes what has come, sends what there is to send, and has stored what waits.
     async fn turn_over(&mut self) -> Result<(), End> {
+        let mut is_heard = self.unheard >= SIGN_OF_LIFE;
         while self.may_take() {
             let Some(packet) = wire::next(&mut self.received, self.client.protocol, MAX_PACKET)? else { break };
             self.handle(packet)?;
+            is_heard = true;
+        }
+        if is_heard {
+            (self.heard, self.unheard) = (Instant::now(), 0);
         }
         loop {
             let is_all = self.fill();
@@ -252,8 +268,11 @@ impl Connection {
             Packet::Pingreq => self.send(Packet::Pingresp),
             Packet::Disconnect(Disconnect { reason_code, properties }) => {
                 let is_will_wanted = reason_code != Reason::NormalDisconnect;
-                // A session that was to end with its connection cannot be made to stay.
-                let expiry = properties.session_expiry_interval.filter(|_| self.client.expiry > 0);
+                let expiry = properties.session_expiry_interval;
+                if self.client.expiry == 0 && expiry.is_some_and(|seconds| seconds > 0) {
+                    let why = "a session that was to end with its connection cannot be made to stay";
+                    return Err(Broken::new(Reason::ProtocolError, why).into());
+                }
                 return Err(End::Left { is_will_wanted, expiry });
             }
             _ => return Err(Broken::new(Reason::ProtocolError, "a packet that clients do not send now").into()),
@@ -342,8 +361,13 @@ impl Connection {
         self.out.extend_from_slice(&[kind, 2, high, low]);
     }
 
+    /// Sends a packet, unless the client has said that it cannot take one as long.
     pub(super) fn send(&mut self, packet: Packet) {
+        let start = self.out.len();
         wire::write(packet, self.client.protocol, &mut self.out);
+        if self.out.len() - start > self.client.max_packet {
+            self.out.truncate(start);
+        }
     }
 
     /// Encodes messages for the client; says whether these are all.
@@ -377,6 +401,7 @@ impl Connection {
         if self.out.is_empty() {
             return Ok(());
         }
+        let began = Instant::now();
         tokio::select! {
             written = tokio::time::timeout(WRITE_PATIENCE, self.writer.write_all(&self.out)) => match written {
                 Ok(Ok(())) => {}
@@ -388,67 +413,13 @@ impl Connection {
                 return Err(self.kicked());
             }
         }
+        // Meanwhile nothing was read.
+        self.heard += began.elapsed();
         self.out.clear();
         if self.out.capacity() > 4 * WRITE_BYTES {
             self.out.shrink_to(WRITE_BYTES);
         }
         Ok(())
-    }
-
-    async fn finish(mut self, end: End, turn: OwnedMutexGuard<()>) {
-        let (reason, is_will_wanted, expiry) = match end {
-            End::Closed => (None, true, None),
-            End::Left { is_will_wanted, expiry } => (None, is_will_wanted, expiry),
-            End::Kicked => (Some(Reason::SessionTakenOver), true, None),
-            End::Stopping => (Some(Reason::ServerShuttingDown), false, None),
-            End::Broken(Broken { reason, why }) => {
-                tracing::debug!(client = &*self.client.id, why, "a client is sent away");
-                (Some(reason), true, None)
-            }
-        };
-        let is_stopping = matches!(reason, Some(Reason::ServerShuttingDown));
-        if !is_stopping {
-            self.say_goodbye(reason).await;
-        }
-        self.settle().await;
-        if is_stopping {
-            self.say_goodbye(reason).await;
-        }
-        let lasts = expiry.unwrap_or(self.client.expiry);
-        if let Some(will) = self.client.will.take().filter(|_| is_will_wanted) {
-            self.shared.leave_will(will, &self.session, lasts);
-        }
-        let filters = self.session.end(expiry);
-        self.shared.hub.forget(&self.client.id, &filters);
-        drop(turn);
-    }
-
-    async fn say_goodbye(&mut self, reason: Option<Reason>) {
-        if let Some(reason) = reason {
-            self.send(Packet::Disconnect(Disconnect::new(reason)));
-        }
-        let goodbye = async {
-            // The client may be gone already.
-            if !self.is_cut {
-                let _ = self.writer.write_all(&self.out).await;
-            }
-            let _ = self.writer.shutdown().await;
-        };
-        let _ = tokio::time::timeout(Duration::from_secs(1), goodbye).await;
-        self.out.clear();
-    }
-
-    /// What was received is stored, though nobody may be there to hear of it.
-    async fn settle(&mut self) {
-        while self.storing.is_some() || !self.batch.is_empty() {
-            if self.storing.is_none() {
-                self.store_batch();
-            }
-            match stored(&mut self.storing).await {
-                Some(publishes) => self.acknowledge(publishes),
-                None => return,
-            }
-        }
     }
 }
 

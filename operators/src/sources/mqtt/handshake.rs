@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::broker::Shared;
 use super::session::MAX_EXPIRY;
-use super::wire;
+use super::wire::{self, Broken, Opening};
 
 /// How long a client may take to say who it is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,11 +45,37 @@ pub(super) struct Client {
 /// Why nobody came in: the answer to give, if the client understands one.
 struct Refused(Option<(Code, Protocol)>);
 
+impl Refused {
+    /// What breaks the rules of CONNECT has an answer in MQTT 5 alone; before, the connection is closed without one.
+    fn broken(broken: &Broken, protocol: Protocol) -> Self {
+        tracing::debug!(why = broken.why, "a CONNECT is refused");
+        let code = Code::from_u8(broken.reason as u8).unwrap_or(Code::MalformedPacket);
+        Self((protocol == Protocol::V500).then_some((code, protocol)))
+    }
+}
+
+/// Bytes of a client that is not in yet: they count like all that is received and not stored.
+struct Held<'a>(&'a Shared, usize);
+
+impl Held<'_> {
+    fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.0.grow(bytes);
+        self.1 += bytes;
+        if self.0.has_room() { Ok(()) } else { Err(Refused(None)) }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.shrink(self.1);
+    }
+}
+
 /// Reads CONNECT and judges it; what was received behind it stays in `received`. A client that may not come in has its
 /// answer already.
 pub(super) async fn receive(socket: &mut TcpStream, received: &mut BytesMut, shared: &Shared) -> Option<Client> {
     let read = async {
-        let connect = read(socket, received).await?;
+        let connect = read(socket, received, shared).await?;
         judge(connect, shared).await
     };
     let outcome = tokio::time::timeout(PATIENCE, read).await.unwrap_or(Err(Refused(None)));
@@ -67,28 +93,22 @@ pub(super) async fn receive(socket: &mut TcpStream, received: &mut BytesMut, sha
     }
 }
 
-async fn read(socket: &mut TcpStream, received: &mut BytesMut) -> Result<Connect, Refused> {
+async fn read(socket: &mut TcpStream, received: &mut BytesMut, shared: &Shared) -> Result<Connect, Refused> {
+    let mut held = Held(shared, 0);
     loop {
-        if received.first().is_some_and(|first| first >> 4 != 1) {
-            return Err(Refused(None));
-        }
-        if let Some(protocol) = wire::version(received) {
-            match wire::next(received, protocol, MAX_CONNECT) {
+        match wire::opening(received) {
+            Opening::Noise => return Err(Refused(None)),
+            Opening::Unknown(protocol) => return Err(Refused(Some((Code::UnsupportedProtocolVersion, protocol)))),
+            Opening::Of(protocol) => match wire::next(received, protocol, MAX_CONNECT) {
                 Ok(Some(Packet::Connect(connect))) => return Ok(connect),
                 Ok(Some(_)) => return Err(Refused(None)),
                 Ok(None) => {}
-                Err(_) => return Err(Refused(Some((Code::MalformedPacket, protocol)))),
-            }
-        } else if wire::is_endless(received) {
-            return Err(Refused(None));
-        } else if wire::has_unknown_version(received) {
-            return Err(Refused(Some((Code::UnsupportedProtocolVersion, Protocol::V311))));
-        }
-        if received.len() > MAX_CONNECT {
-            return Err(Refused(None));
+                Err(broken) => return Err(Refused::broken(&broken, protocol)),
+            },
+            Opening::Unclear => {}
         }
         match socket.read_buf(received).await {
-            Ok(1..) => {}
+            Ok(read @ 1..) => held.grow(read)?,
             _ => return Err(Refused(None)),
         }
     }
@@ -110,13 +130,13 @@ async fn judge(connect: Connect, shared: &Shared) -> Result<Client, Refused> {
     }
     let will_fits = connect.last_will.as_ref().is_none_or(|will| is_publishable(&will.topic_name));
     if !will_fits {
-        return refuse(Code::TopicNameInvalid);
+        return refuse(if is_v5 { Code::TopicNameInvalid } else { Code::NotAuthorized });
     }
     let id = if is_named_here { shared.new_client_id() } else { connect.client_id.to_string() };
     let asked = connect.properties.session_expiry_interval.unwrap_or(0);
     // Half as much again, as the protocol has it; 0 means for ever.
     let keep_alive = (connect.keep_alive > 0).then(|| Duration::from_millis(u64::from(connect.keep_alive) * 1_500));
-    Ok(Client {
+    let client = Client {
         id: id.into(),
         protocol,
         is_clean: connect.clean_start,
@@ -127,7 +147,11 @@ async fn judge(connect: Connect, shared: &Shared) -> Result<Client, Refused> {
         max_packet: connect.properties.max_packet_size.map_or(usize::MAX, |bytes| bytes as usize),
         is_named_here,
         is_expiry_cut: asked > MAX_EXPIRY,
-    })
+    };
+    let mut welcome = Vec::new();
+    wire::write(client.welcome(false), protocol, &mut welcome);
+    // Who cannot take even this cannot be told why.
+    if welcome.len() > client.max_packet { Err(Refused(None)) } else { Ok(client) }
 }
 
 /// Whether clients may publish there: it names something, and not the broker's own.

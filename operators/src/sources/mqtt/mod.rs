@@ -31,6 +31,7 @@ mod recent;
 mod remote;
 mod session;
 mod source;
+mod strict;
 mod subscribing;
 mod topics;
 mod wire;

@@ -6,13 +6,13 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mqtt_proto::v5::{self, VarByteInt};
 use mqtt_proto::{Pid, QoS, QosPid};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::filter::Filter;
@@ -41,8 +41,8 @@ pub(super) struct Session {
     pub turn: Arc<tokio::sync::Mutex<()>>,
     /// Asks that connection to leave.
     kick: Mutex<Option<Arc<Notify>>>,
-    /// Counts connections, so that a will which is delayed knows whether the client came back.
-    pub generation: AtomicU64,
+    /// Tells the will that waits whether the session has ended, so that it is due, or goes on without it.
+    will: Mutex<Option<oneshot::Sender<bool>>>,
     waiting: Arc<AtomicUsize>,
 }
 
@@ -95,7 +95,7 @@ impl Session {
             wake: Notify::new(),
             turn: Arc::default(),
             kick: Mutex::default(),
-            generation: AtomicU64::new(0),
+            will: Mutex::default(),
             waiting: Arc::clone(waiting),
         }
     }
@@ -107,13 +107,23 @@ impl Session {
         }
     }
 
+    /// For a will that is delayed: says whether the session ended before the delay did. Without an answer it has.
+    pub fn delay_will(&self) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        *self.will.lock() = Some(sender);
+        receiver
+    }
+
     /// Begins a connection: says whether the client finds its session as it was, and gives what it had subscribed to if it
     /// does not.
     pub fn begin(&self, is_clean: bool, expiry: u32) -> (bool, Vec<Filter>) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
         let mut state = self.state.lock();
         let is_over = state.over_at.is_some_and(|at| at <= Instant::now());
         let is_present = state.is_known && !is_clean && !is_over;
+        if let Some(will) = self.will.lock().take() {
+            // It may have been sent already.
+            let _ = will.send(!is_present);
+        }
         let filters = if is_present { Vec::new() } else { self.clear(&mut state) };
         (state.is_known, state.is_connected, state.over_at, state.expiry) = (true, true, None, expiry);
         state.is_overrun = false;

@@ -4,9 +4,14 @@
 //! A packet is decoded only when it is there whole, from exactly its own bytes. So nothing is reserved for a length that a
 //! client merely claims, and what a packet has beyond its fields is a fault.
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use mqtt_proto::v5::{self, DisconnectReasonCode as Reason, ErrorV5, Packet, VarByteInt};
-use mqtt_proto::{Error, PollHeader, Protocol, QosPid, v3};
+use mqtt_proto::{Error, PollHeader, Protocol, v3};
+
+use super::strict;
+
+/// No protocol's name is longer.
+const MAX_NAME: usize = 64;
 
 /// Why a packet cannot be taken: the reason for the client, and in words for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +36,8 @@ pub(super) fn next(received: &mut BytesMut, protocol: Protocol, max: usize) -> R
         return Ok(None);
     }
     let frame = received.split_to(head + length);
+    strict::check_length(&frame[1..head], protocol)?;
+    strict::check(frame[0], &frame[head..], protocol)?;
     decode(frame[0], &frame[head..], protocol).map(Some)
 }
 
@@ -54,29 +61,40 @@ fn header(received: &[u8], max: usize) -> Result<Option<(usize, usize)>, Broken>
     Ok(None)
 }
 
-/// The version that a CONNECT asks for: protocol name and level are at the same place in all of them.
-pub(super) fn version(received: &[u8]) -> Option<Protocol> {
-    let (head, _) = header(received, usize::MAX).ok()??;
-    let mut body = received.get(head..)?;
-    if received.first()? >> 4 != 1 || body.len() < 2 {
-        return None;
+/// What the first bytes of a connection turn out to be.
+pub(super) enum Opening {
+    /// There are too few of them to know.
+    Unclear,
+    /// A CONNECT of this version.
+    Of(Protocol),
+    /// A CONNECT of a version that there is none of, and the version to answer in.
+    Unknown(Protocol),
+    /// Nothing that has an answer: another protocol, or no packet at all.
+    Noise,
+}
+
+/// Looks at the first bytes of a connection. In a CONNECT protocol name and level are at the same place in all versions.
+pub(super) fn opening(received: &[u8]) -> Opening {
+    if received.first().is_some_and(|first| *first != 0x10) {
+        return Opening::Noise;
     }
-    let length = usize::from(body.get_u16());
-    Protocol::new(body.get(..length)?, *body.get(length)?).ok()
-}
-
-/// Whether a CONNECT asks for a version that there is none of.
-pub(super) fn has_unknown_version(received: &[u8]) -> bool {
-    let Ok(Some((head, _))) = header(received, usize::MAX) else { return false };
-    let Some(mut body) = received.get(head..).filter(|body| body.len() >= 2) else { return false };
-    let length = usize::from(body.get_u16());
-    // The name and the level are there, and version() did not know them.
-    body.len() > length && version(received).is_none()
-}
-
-/// Whether the length at the beginning has no end.
-pub(super) fn is_endless(received: &[u8]) -> bool {
-    header(received, usize::MAX).is_err()
+    let (head, length) = match header(received, usize::MAX) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Opening::Unclear,
+        Err(_) => return Opening::Noise,
+    };
+    let body = &received[head..received.len().min(head + length)];
+    // What is not there yet may come; what its packet has no room for will not.
+    let cut = if body.len() == length { Opening::Noise } else { Opening::Unclear };
+    let Some((size, rest)) = body.split_first_chunk::<2>() else { return cut };
+    let size = usize::from(u16::from_be_bytes(*size));
+    if size > MAX_NAME || size + 3 > length {
+        return Opening::Noise;
+    }
+    let (Some(name), Some(level)) = (rest.get(..size), rest.get(size)) else { return Opening::Unclear };
+    // The highest bit of the level is what Mosquitto's bridges ask for with.
+    let answer = if level & 0x7f < 5 { Protocol::V311 } else { Protocol::V500 };
+    Protocol::new(name, *level).map_or(Opening::Unknown(answer), Opening::Of)
 }
 
 fn decode(first: u8, body: &[u8], protocol: Protocol) -> Result<Packet, Broken> {
@@ -95,13 +113,10 @@ fn decode(first: u8, body: &[u8], protocol: Protocol) -> Result<Packet, Broken> 
             Some(packet) => packet,
             None => header.decode_buffer(body, &mut offset).map_err(|error| common(&error))?,
         };
-        from_v3(packet)?
+        from_v3(packet)
     };
     if offset != body.len() {
         return Err(malformed(&"there are bytes beyond the packet's fields"));
-    }
-    if let Packet::Publish(v5::Publish { dup: true, qos_pid: QosPid::Level0, .. }) = packet {
-        return Err(malformed(&"DUP is set on a publish of QoS 0"));
     }
     Ok(packet)
 }
@@ -110,7 +125,6 @@ fn broken(error: &ErrorV5) -> Broken {
     let reason = match error {
         ErrorV5::Common(error) => return common(error),
         ErrorV5::InvalidPayloadFormat => Reason::PayloadFormatInvalid,
-        ErrorV5::DuplicatedProperty(_) | ErrorV5::InvalidProperty(..) => Reason::ProtocolError,
         _ => Reason::MalformedPacket,
     };
     Broken::new(reason, error.to_string())
@@ -128,9 +142,9 @@ fn common(error: &Error) -> Broken {
 }
 
 /// What a packet of MQTT 3 is in MQTT 5.
-fn from_v3(packet: v3::Packet) -> Result<Packet, Broken> {
-    Ok(match packet {
-        v3::Packet::Connect(connect) => Packet::Connect(connect_from_v3(connect)?),
+fn from_v3(packet: v3::Packet) -> Packet {
+    match packet {
+        v3::Packet::Connect(connect) => Packet::Connect(connect_from_v3(connect)),
         v3::Packet::Connack(connack) => Packet::Connack(v5::Connack::new(connack.session_present, code(connack.code))),
         v3::Packet::Publish(publish) => {
             let v3::Publish { dup, retain, qos_pid, topic_name, payload } = publish;
@@ -165,18 +179,15 @@ fn from_v3(packet: v3::Packet) -> Result<Packet, Broken> {
         v3::Packet::Pingreq => Packet::Pingreq,
         v3::Packet::Pingresp => Packet::Pingresp,
         v3::Packet::Disconnect => Packet::Disconnect(v5::Disconnect::new_normal()),
-    })
+    }
 }
 
-fn connect_from_v3(connect: v3::Connect) -> Result<v5::Connect, Broken> {
+fn connect_from_v3(connect: v3::Connect) -> v5::Connect {
     let v3::Connect { protocol, clean_session, keep_alive, client_id, last_will, username, password } = connect;
-    if password.is_some() && username.is_none() {
-        return Err(Broken::new(Reason::MalformedPacket, "a password without a user name"));
-    }
     let expiry = if clean_session { 0 } else { u32::MAX };
     let last_will = last_will
         .map(|will| v5::LastWill { retain: will.retain, ..v5::LastWill::new(will.qos, will.topic_name, will.message) });
-    Ok(v5::Connect {
+    v5::Connect {
         protocol,
         clean_start: clean_session,
         properties: v5::ConnectProperties { session_expiry_interval: Some(expiry), ..Default::default() },
@@ -184,7 +195,7 @@ fn connect_from_v3(connect: v3::Connect) -> Result<v5::Connect, Broken> {
         username,
         password,
         ..v5::Connect::new(client_id, keep_alive)
-    })
+    }
 }
 
 fn code(code: v3::ConnectReturnCode) -> v5::ConnectReasonCode {

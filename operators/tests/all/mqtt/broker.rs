@@ -148,9 +148,30 @@ impl Running {
 
 /// Waits until something holds.
 pub async fn until(what: &str, holds: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    eventually(what, Duration::from_secs(20), holds).await;
+}
+
+/// As [`until`], for so long.
+pub async fn eventually(what: &str, patience: Duration, holds: impl Fn() -> bool) {
+    let deadline = Instant::now() + patience;
     while !holds() {
         assert!(Instant::now() < deadline, "not {what} in time");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits until a number has stayed the same for a while; gives it.
+pub async fn steady(what: &str, number: impl Fn() -> u64) -> u64 {
+    let (deadline, mut tick) =
+        (Instant::now() + Duration::from_secs(20), tokio::time::interval(Duration::from_millis(50)));
+    let (mut last, mut since) = (number(), Instant::now());
+    while since.elapsed() < Duration::from_millis(500) {
+        assert!(Instant::now() < deadline, "{what} does not come to rest");
+        tick.tick().await;
+        let now = number();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+    }
+    last
 }

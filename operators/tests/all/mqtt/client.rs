@@ -185,8 +185,13 @@ impl Client {
 
     /// Nothing comes.
     pub async fn expect_silence(&mut self) {
+        self.expect_silence_for(SILENCE).await;
+    }
+
+    /// Nothing comes for so long.
+    pub async fn expect_silence_for(&mut self, span: Duration) {
         let mut byte = [0];
-        let found = tokio::time::timeout(SILENCE, self.socket.peek(&mut byte)).await;
+        let found = tokio::time::timeout(span, self.socket.peek(&mut byte)).await;
         assert!(found.is_err(), "{found:?} {byte:?}");
     }
 
@@ -316,6 +321,11 @@ pub fn message(packet: &Packet, version: u8) -> Message {
 pub struct Sending(tokio::net::tcp::OwnedWriteHalf);
 
 impl Sending {
+    /// As [`Sending::send`]; a connection that is closed is no fault.
+    pub async fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).await.is_ok()
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.expect("sent");
     }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::broker::{Running, until};
-use super::client::{Client, Connect, Flags, packet, publish, text};
+use super::client::{Client, Connect, Flags, VERSIONS, packet, publish, text};
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
@@ -114,6 +114,7 @@ async fn whatever_strangers_send_others_are_served() {
             })
         })
         .collect();
+    let mut now_and_then = tokio::time::interval(Duration::from_millis(10));
     let mut served = 0_u32;
     while !pesterers.iter().all(tokio::task::JoinHandle::is_finished) {
         honest.publish("honest", &served.to_be_bytes(), (0, 0)).await;
@@ -124,7 +125,7 @@ async fn whatever_strangers_send_others_are_served() {
             }
         }
         served += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        now_and_then.tick().await;
     }
     let mut sent = 0;
     for pesterer in pesterers {
@@ -167,5 +168,65 @@ async fn a_long_packet_that_is_claimed_costs_nothing() {
     let mut honest = Client::connect(running.at, 4, "honest").await;
     honest.publish("all/a", b"x", (1, 1)).await;
     honest.expect(0x40, &[0, 1]).await;
+    running.end().await;
+}
+
+/// A gibibyte is announced in the first packet, and in one of a client that is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_length_beyond_all_bounds_is_refused_before_anything_of_it_comes() {
+    let running = Running::start().await;
+    for version in VERSIONS {
+        let mut stranger = Client::open(running.at, version).await;
+        stranger.send(&[0x10, 0xff, 0xff, 0xff, 0x7f]).await;
+        stranger.send(&Connect { version, id: "c", ..Connect::default() }.bytes()[2..]).await;
+        let answer = stranger.next().await;
+        assert_eq!(answer.map(|connack| connack.body[1]), (version == 5).then_some(0x95));
+        let mut client = Client::connect(running.at, version, "c").await;
+        client.send(&[0x30, 0xff, 0xff, 0xff, 0x7f]).await;
+        client.expect_end(0x95).await;
+    }
+    running.end().await;
+}
+
+/// Each of them has begun a CONNECT, or says nothing once it is in.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_say_nothing_are_not_in_the_way() {
+    let running = Running::start().await;
+    let mut held = Vec::new();
+    for number in 0..150 {
+        let mut slow = Client::open(running.at, 5).await;
+        // A long will is announced, and never comes.
+        slow.send(b"\x10\xff\xff\x07\0\x04MQTT\x05\x06\0\0\0").await;
+        held.push(slow);
+        held.push(Client::connect(running.at, 4, &format!("idle-{number}")).await);
+    }
+    let mut honest = Client::connect(running.at, 4, "honest").await;
+    honest.publish_acked("all/a", b"x", false).await;
+    assert_eq!(running.counts.read().connections, 151);
+    // The slow ones are not waited for.
+    until("refused", || running.counts.read().refused == 150).await;
+    honest.ping().await;
+    drop(held);
+    until("gone", || running.counts.read().connections == 1).await;
+    running.end().await;
+}
+
+/// It asks again and again and reads no answer. What the broker keeps for it is bounded, and so is its patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_and_never_reads_is_let_go() {
+    let running = Running::start().await;
+    let client = Client::connect(running.at, 4, "deaf").await;
+    let mut honest = Client::connect(running.at, 4, "honest").await;
+    // Its answers are never read, but the connection stays.
+    let (_reader, mut writer) = client.split();
+    let asking = tokio::spawn(async move { while writer.try_send(&[0xc0, 0].repeat(32 << 10)).await {} });
+    let deadline = std::time::Instant::now() + Duration::from_mins(1);
+    let mut now_and_then = tokio::time::interval(Duration::from_millis(100));
+    while running.counts.read().connections > 1 {
+        assert!(std::time::Instant::now() < deadline, "it is still there");
+        honest.ping().await;
+        now_and_then.tick().await;
+    }
+    asking.await.expect("its connection is closed");
     running.end().await;
 }

@@ -2,7 +2,12 @@
 
 mod broker;
 mod client;
+mod conformance;
 mod hostile;
+#[path = "../../../../tests/end_to_end/mosquitto.rs"]
+#[expect(dead_code, reason = "the end-to-end tests use more of it")]
+mod mosquitto;
+mod pressure;
 mod publishing;
 mod sessions;
 mod subscribing;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::broker::{Running, Shelf, until};
+use super::broker::{Running, Shelf, steady, until};
 use super::client::{Client, Connect, Flags, VERSIONS, publish};
 
 const TOPIC: &str = "devices/d1/reading";
@@ -215,8 +215,7 @@ async fn reading_stops_at_a_bound_while_nothing_can_be_stored_and_then_all_goes_
         }
         writer
     });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let taken = running.counts.read().publishes[1];
+    let taken = steady("taking", || running.counts.read().publishes[1]).await;
     assert!((16..=200).contains(&taken), "{taken} messages of 64 KiB were taken");
     assert!(!sending.is_finished());
     other.ping().await;
@@ -286,7 +285,7 @@ async fn at_the_end_what_is_under_way_is_answered_and_clients_are_told() {
         until("under way", || running.shelf.count() == 1).await;
         client.publish("all/a", b"y", (1, 2)).await;
         client.publish("all/a", b"z", (2, 3)).await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        until("received", || running.counts.read().publishes == [0, 2, 1]).await;
         running.tell_to_stop();
         client.expect(0x40, &[0, 1]).await;
         client.expect(0x40, &[0, 2]).await;

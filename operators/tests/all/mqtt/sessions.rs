@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::broker::{Running, until};
-use super::client::{Client, Connect, Flags, VERSIONS, packet, publish, text};
+use super::client::{Client, Connect, VERSIONS};
 
 /// A session that outlives its connection by a minute.
 fn kept(version: u8) -> Connect<'static> {
@@ -31,41 +31,13 @@ async fn clients_without_an_id_get_one_or_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_connect_is_not_let_in() {
-    let running = Running::start().await;
-    let unknown = [&[0x10, 12][..], b"\0\x04MQTT\x09\x02\0\0\0\0"].concat();
-    let mut client = Client::open(running.at, 4).await;
-    client.send(&unknown).await;
-    client.expect(0x20, &[0, 1]).await;
-    assert_eq!(client.next().await, None);
-    for first in [&[0xc0, 0][..], b"\x30\x03\0\x01t", b"GET / HTTP/1.1\r\n\r\n", b"\x10\xff\xff\xff\xff\xff"] {
-        let mut client = Client::open(running.at, 4).await;
-        client.send(first).await;
-        assert_eq!(client.next().await, None, "{first:?}");
-    }
-    // A second CONNECT.
-    for version in VERSIONS {
-        let mut client = Client::connect(running.at, version, "c").await;
-        client.send(&Connect { version, id: "c", ..Connect::default() }.bytes()).await;
-        client.expect_end(0x82).await;
-    }
-    // Another way to say who one is.
-    let (_, connack) =
-        Client::try_connect(running.at, &Connect { properties: b"\x15\0\x01x", ..Connect::default() }).await;
-    assert_eq!(connack.body[1], 0x8c);
-    running.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn who_says_nothing_is_not_waited_for() {
     let running = Running::start().await;
     let mut silent = Client::open(running.at, 4).await;
     let mut slow = Client::open(running.at, 4).await;
     slow.send(&[0x10, 50, 0]).await;
-    // `next` waits for as long as the broker does.
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!((silent.next().await, slow.next().await), (None, None));
     until("refused", || running.counts.read().refused == 2).await;
+    assert_eq!((silent.next().await, slow.next().await), (None, None));
     running.end().await;
 }
 
@@ -164,18 +136,24 @@ async fn what_was_not_acknowledged_is_sent_again_in_its_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_end_when_their_time_is_over() {
     let running = Running::start().await;
-    let short = Connect { properties: b"\x11\0\0\0\x01", ..kept(5) };
+    let mut reader = Client::connect(running.at, 5, "reader").await;
+    reader.subscribe("w", 0).await;
+    // Its will tells when its session ends: it would wait for a minute, and does not outlast the session.
+    let will = Some(("w", "over", 0, false));
+    let short = Connect { properties: b"\x11\0\0\0\x01", will, will_properties: &[0x18, 0, 0, 0, 60], ..kept(5) };
     drop(Client::resume(running.at, &short).await);
-    until("gone", || running.counts.read().connections == 0).await;
+    until("gone", || running.counts.read().connections == 1).await;
     assert!(Client::resume(running.at, &short).await.1, "at once");
-    until("gone", || running.counts.read().connections == 0).await;
-    tokio::time::sleep(Duration::from_millis(1_300)).await;
-    assert!(!Client::resume(running.at, &short).await.1, "after its time");
+    until("gone", || running.counts.read().connections == 1).await;
+    assert_eq!(reader.message().await.payload, b"over");
+    let (client, is_present) = Client::resume(running.at, &short).await;
+    assert!(!is_present, "after its time");
+    client.leave().await;
     // Without a time it ends with the connection.
     drop(Client::resume(running.at, &Connect { properties: &[], ..kept(5) }).await);
-    until("gone", || running.counts.read().connections == 0).await;
+    until("gone", || running.counts.read().connections == 1).await;
     assert!(!Client::resume(running.at, &kept(5)).await.1);
-    until("gone", || running.counts.read().connections == 0).await;
+    until("gone", || running.counts.read().connections == 1).await;
     // A DISCONNECT may say otherwise.
     let (mut client, present) = Client::resume(running.at, &kept(5)).await;
     assert!(present);
@@ -234,8 +212,10 @@ async fn silence_ends_a_connection_after_half_as_long_again() {
         let running = Running::start().await;
         let connect = Connect { version, id: "c", keep_alive: 1, ..Connect::default() };
         let (mut client, _) = Client::resume(running.at, &connect).await;
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(900)).await;
+        // It speaks often enough.
+        let mut often = tokio::time::interval(Duration::from_millis(900));
+        for _ in 0..4 {
+            often.tick().await;
             client.ping().await;
         }
         let since = std::time::Instant::now();
@@ -288,48 +268,55 @@ async fn mqtt_5_wills_can_be_asked_for_and_can_wait() {
     drop(Client::resume(running.at, &patient).await);
     reader.expect_silence().await;
     let (client, _) = Client::resume(running.at, &patient).await;
-    tokio::time::sleep(Duration::from_millis(1_200)).await;
-    reader.expect_silence().await;
+    reader.expect_silence_for(Duration::from_millis(1_200)).await;
     drop(client);
     assert_eq!(reader.message().await.payload, b"gone");
     running.end().await;
 }
 
+/// A new session is the end of the old one, and a delayed will does not wait for longer than that.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_breaks_the_rules_is_told_by_its_reason() {
-    let long = vec![b'x'; (1 << 20) + (128 << 10)];
-    let flags = Flags { qos: 1, id: 1, ..Flags::default() };
-    let cases: [(&str, Vec<u8>, u8); 16] = [
-        ("too long", publish(5, "all/a", &long, &flags), 0x95),
-        ("bad UTF-8", b"\x30\x05\0\x02\xff\xfe\0".to_vec(), 0x81),
-        ("a zero", b"\x30\x05\0\x02a\0\0".to_vec(), 0x90),
-        ("a surrogate", b"\x30\x06\0\x03\xed\xa0\x80\0".to_vec(), 0x81),
-        ("a wildcard", publish(5, "a/+", b"", &flags), 0x90),
-        ("no topic", publish(5, "", b"", &flags), 0x82),
-        ("QoS 3", b"\x36\x06\0\x01t\0\x01\0".to_vec(), 0x81),
-        ("DUP with QoS 0", b"\x38\x04\0\x01t\0".to_vec(), 0x81),
-        ("packet id 0", b"\x32\x06\0\x01t\0\0\0".to_vec(), 0x81),
-        ("a length without end", vec![0x30, 0xff, 0xff, 0xff, 0xff, 0xff], 0x81),
-        ("flags of SUBSCRIBE", packet(0x80, &[&[0, 1, 0][..], &text("a"), &[0]].concat()), 0x81),
-        ("no filter", packet(0x82, &[0, 1, 0]), 0x82),
-        ("a wrong filter", packet(0x82, &[&[0, 1, 0][..], &text("a/#/b"), &[0]].concat()), 0x8f),
-        ("type 0", vec![0, 0], 0x81),
-        ("what only brokers send", packet(0x90, &[0, 1, 0, 0]), 0x82),
-        ("AUTH without a method", vec![0xf0, 0], 0x82),
-    ];
+async fn a_clean_start_ends_the_session_and_lets_its_delayed_will_out() {
     let running = Running::start().await;
-    for (what, bytes, reason) in cases {
-        let mut client = Client::connect(running.at, 5, "c").await;
-        // The broker need not read all of it.
-        client.try_send(&bytes).await;
-        eprintln!("{what}");
-        client.expect_end(reason).await;
-    }
-    assert_eq!(running.shelf.count(), 0);
-    // What came before it is stored.
-    let mut client = Client::connect(running.at, 4, "c").await;
-    client.send(&[publish(4, "all/a", b"x", &flags), vec![0, 0]].concat()).await;
-    while client.next().await.is_some() {}
-    assert_eq!(running.shelf.bodies(), ["x"]);
+    let mut reader = Client::connect(running.at, 5, "reader").await;
+    reader.subscribe("all/will", 0).await;
+    let patient =
+        Connect { will: Some(("all/will", "gone", 0, false)), will_properties: &[0x18, 0, 0, 0, 50], ..kept(5) };
+    drop(Client::resume(running.at, &patient).await);
+    until("gone", || running.counts.read().connections == 1).await;
+    reader.expect_silence().await;
+    // Another client's clean start is none of its business.
+    Client::connect(running.at, 5, "another").await.leave().await;
+    reader.expect_silence().await;
+    let (client, present) = Client::resume(running.at, &Connect { clean: true, ..kept(5) }).await;
+    assert!(!present);
+    assert_eq!(reader.message().await.payload, b"gone");
+    client.leave().await;
+    reader.expect_silence().await;
+    assert_eq!(running.shelf.bodies(), ["gone"]);
+    // The same where the old connection is still there.
+    let (_old, _) = Client::resume(running.at, &patient).await;
+    Client::resume(running.at, &Connect { clean: true, ..kept(5) }).await.0.leave().await;
+    assert_eq!(reader.message().await.payload, b"gone");
+    reader.expect_silence().await;
     running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_now_and_then_are_no_sign_of_life() {
+    for version in VERSIONS {
+        let running = Running::start().await;
+        let connect = Connect { version, id: "c", keep_alive: 1, ..Connect::default() };
+        let (mut client, _) = Client::resume(running.at, &connect).await;
+        let began = std::time::Instant::now();
+        // A thousand bytes are announced, and one comes now and then.
+        client.send(&[0x30, 0xe8, 0x07]).await;
+        let mut often = tokio::time::interval(Duration::from_millis(200));
+        while client.try_send(&[0]).await && running.counts.read().connections == 1 {
+            assert!(began.elapsed() < Duration::from_secs(5), "it is still there");
+            often.tick().await;
+        }
+        assert!(began.elapsed() > Duration::from_millis(1_400), "{:?}", began.elapsed());
+        running.end().await;
+    }
 }
