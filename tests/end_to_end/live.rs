@@ -321,7 +321,7 @@ async fn followers_are_bounded_and_do_not_hold_up_the_end() {
         if answer.status() == 200 {
             break answer;
         }
-        assert!(began.elapsed() < Duration::from_secs(120), "those who left keep their places");
+        assert!(began.elapsed() < Duration::from_mins(2), "those who left keep their places");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     eprintln!("room after {:?}", began.elapsed());
@@ -333,6 +333,6 @@ async fn followers_are_bounded_and_do_not_hold_up_the_end() {
     let began = Instant::now();
     assert!(process.terminate().success());
     // Each of them would hold the end up until it is cut off.
-    assert!(began.elapsed() < Duration::from_secs(60), "{:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_mins(1), "{:?}", began.elapsed());
     assert!(following.pop().expect("one").next().await.is_none());
 }

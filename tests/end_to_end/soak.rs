@@ -302,7 +302,7 @@ async fn check(process: &mut Process, receiver: &Receiver, folder: &Path, accept
 
 /// Waits until there is room for a query again.
 async fn until_answered(process: &Process) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     while process.sql_answer("SELECT 1").await.0 != 200 {
         assert!(Instant::now() < deadline, "no query is answered");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -316,7 +316,7 @@ fn id_in(value: &Value) -> Option<String> {
 }
 
 async fn called(receiver: &Receiver, expected: &BTreeSet<String>) {
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_mins(5);
     loop {
         let bodies: BTreeMap<String, Vec<u8>> =
             receiver.seen().into_iter().map(|request| (request.id(), request.body)).collect();
@@ -356,7 +356,7 @@ async fn poison_and_hostile_queries_stop_nothing_over_kills() {
     let minutes = number("MINUTES");
     // The short form is about what is right, and not about how much.
     let short = (Duration::from_secs(8), Duration::from_millis(300));
-    let time = minutes.map_or(short, |minutes| (Duration::from_secs(60 * minutes), Duration::ZERO));
+    let time = minutes.map_or(short, |minutes| (Duration::from_mins(minutes), Duration::ZERO));
     let kills = number("KILLS").unwrap_or(2);
     let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
     eprintln!("SEED={seed} KILLS={kills}");

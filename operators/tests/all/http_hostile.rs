@@ -103,7 +103,7 @@ fn five_hundred_slow_clients_hold_nobody_up() {
     stop.store(true, Ordering::Relaxed);
     trickle.join().expect("it ends");
     // The slow ones never end: whoever waited for them would wait for ever.
-    assert!(slowest < Duration::from_secs(60), "{slowest:?}");
+    assert!(slowest < Duration::from_mins(1), "{slowest:?}");
     let grown = memory().saturating_sub(before);
     assert!(grown < 400 << 20, "{grown} bytes more");
 }
