@@ -26,9 +26,13 @@ fn assert_wrapped_once(text: &str, width: usize, what: &str) {
         let length = line.chars().count();
         let indent = |line: &str| line.len() - line.trim_start().len();
         // What is longer has no place to break.
-        assert!(length <= width || !line.trim().contains(' ') || line.starts_with("  "), "{what}: {length} columns: {line}");
+        assert!(
+            length <= width || !line.trim().contains(' ') || line.starts_with("  "),
+            "{what}: {length} columns: {line}"
+        );
         let is_prose = |line: &str| {
-            line.split_whitespace().count() > 3 && line.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '`')
+            line.split_whitespace().count() > 3
+                && line.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '`')
         };
         let ends = line.ends_with([':', '.', '?', '!', ']', ')']) || !is_prose(line) || !is_prose(next);
         if ends || indent(line) != indent(next) || (indent(line) == 2 && line.contains("  ")) {

@@ -82,6 +82,9 @@ mod tests {
             assert_eq!(number(text), expected, "{text}");
         }
         assert!(matches!(number(".NaN"), Some(Number::Float(nan)) if nan.is_nan()));
-        assert_eq!(["True", "TRUE", "false", "yes", "on", "tRue"].map(boolean), [Some(true), Some(true), Some(false), None, None, None]);
+        assert_eq!(
+            ["True", "TRUE", "false", "yes", "on", "tRue"].map(boolean),
+            [Some(true), Some(true), Some(false), None, None, None]
+        );
     }
 }

@@ -36,7 +36,7 @@ fn environment() -> Environment {
     Environment { clock: Arc::new(Nothing), random: Arc::new(Nothing) }
 }
 
-fn source(folder: &Path, path: &str) -> Arc<dyn ReaderFactory> {
+pub fn source(folder: &Path, path: &str) -> Arc<dyn ReaderFactory> {
     let fields = vec![Field::new("value", FieldType::Double), Field::new("note", FieldType::String).optional()];
     let policy = WatermarkPolicy::default();
     let reading = EventType::new("sensor.reading", "sensor-events", fields, UnknownFields::Keep, policy);
@@ -55,7 +55,7 @@ fn source(folder: &Path, path: &str) -> Arc<dyn ReaderFactory> {
 }
 
 /// Every message from a position on, at most so many bundles, and the position behind them.
-fn read(source: &dyn ReaderFactory, from: Option<&str>, bundles: usize) -> (Vec<String>, Option<String>, bool) {
+pub fn read(source: &dyn ReaderFactory, from: Option<&str>, bundles: usize) -> (Vec<String>, Option<String>, bool) {
     let mut reader = source.open(from, &environment()).expect("opens");
     let (mut messages, mut position) = (Vec::new(), from.map(str::to_string));
     for _ in 0..bundles {

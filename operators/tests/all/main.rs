@@ -6,3 +6,4 @@ mod http_batch;
 mod http_cloud_events;
 mod http_hostile;
 mod mqtt;
+mod odd_files;

@@ -113,7 +113,7 @@ impl FilesReader {
         let reader: Box<dyn FormatReader> = match self.format {
             Format::Ndjson => Box::new(lines::Lines::open(&path, &place)?),
             Format::Csv => Box::new(csv::Rows::open(&path, &place, self.envelope.as_ref())?),
-            Format::Parquet => Box::new(parquet::Rows::open(&path, &place)?),
+            Format::Parquet => Box::new(parquet::Rows::open(&path, &place, self.envelope.as_ref())?),
         };
         let bytes = path.metadata().map_or(0, |metadata| metadata.len());
         self.places.insert(name.clone(), place);
