@@ -83,7 +83,7 @@ impl Folder {
         command.arg("run").arg(&self.pipeline).arg("--data-dir").arg(data);
         let told = File::create(&log).expect("made");
         let mut child = command.stdout(Stdio::null()).stderr(told).spawn().expect("starts");
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_mins(2);
         let status = loop {
             if let Some(status) = child.try_wait().expect("a child") {
                 break status;

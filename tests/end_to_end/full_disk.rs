@@ -18,7 +18,7 @@ use crate::damage::PIPELINE;
 use crate::process::{Process, binary, output};
 
 const CLIENTS: u64 = 6;
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// A small disk of its own: a tmpfs, mounted here, or, where that is not allowed, in a namespace in which it is.
 struct Disk {
@@ -128,7 +128,7 @@ impl Told {
 
 /// Posts, one event after the other: each is taken, or the answer says when to come again.
 async fn post(ingest: String, number: u64, told: Arc<Told>) {
-    let client = Client::builder().timeout(Duration::from_secs(20)).build().expect("a client");
+    let client = Client::builder().timeout(Duration::from_mins(2)).build().expect("a client");
     let filling = "x".repeat(600);
     for count in 0_u32.. {
         if told.stop.load(Ordering::SeqCst) {

@@ -83,7 +83,7 @@ pub async fn ask(process: &Process, path: &str) -> Value {
 
 /// Waits until the only action has counted so many, and gives it.
 pub async fn counted(process: &Process, what: &str, count: u64) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         let action = ask(process, "/api/v1/actions").await["actions"][0].clone();
         if action[what] == json!(count) {
@@ -101,7 +101,7 @@ pub async fn deliveries(process: &Process, query: &str) -> Vec<Value> {
 
 /// Waits until the newest delivery fits.
 pub async fn newest(process: &Process, fits: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         let found = deliveries(process, "?limit=1").await.into_iter().next().unwrap_or_default();
         if fits(&found) {

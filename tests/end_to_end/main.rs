@@ -24,6 +24,7 @@ mod process;
 mod receiver;
 mod rest_keys;
 mod send;
+mod soak;
 mod values;
 mod watch;
 mod watermarks;

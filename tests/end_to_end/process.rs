@@ -8,7 +8,7 @@ use reqwest::{Client, Response};
 use serde_json::{Value, json};
 
 /// Long, since many tests share the machine; nothing takes as long unless it never comes.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cornjacket"));

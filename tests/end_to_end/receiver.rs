@@ -98,7 +98,7 @@ impl Receiver {
 
     /// Waits until so many requests have come.
     pub async fn until(&self, count: usize) -> Vec<Request> {
-        let deadline = Instant::now() + Duration::from_secs(120);
+        let deadline = Instant::now() + Duration::from_mins(2);
         loop {
             let seen = self.seen();
             if seen.len() >= count {

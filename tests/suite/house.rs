@@ -1,6 +1,6 @@
 //! The house stays in order: crates depend on each other only as the architecture says, and files stay readable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -77,4 +77,39 @@ fn files_stay_readable() {
         let shown = path.strip_prefix(root()).expect("inside").display().to_string();
         assert!(lines <= MOST_LINES, "{shown} has {lines} lines: split it by meaning (at most {MOST_LINES})");
     }
+}
+
+/// Where tests lie that are not beside the code that they test.
+const TESTS: [&str; 7] = [
+    "tests/suite",
+    "tests/end_to_end",
+    "operators/tests",
+    "engine/compiler/tests",
+    "engine/storage/tests",
+    "engine/runtime/tests",
+    "engine/server/tests",
+];
+
+#[test]
+fn every_file_of_tests_is_on_its_page() {
+    let page = fs::read_to_string(root().join("docs/testing.md")).expect("the page");
+    // A folder that is named, with its `/`, stands for all that is in it.
+    let is_place = |word: &&str| word.contains("tests/") && !word.contains(' ');
+    let named: BTreeSet<&str> = page.split('`').filter(is_place).collect();
+    let is_named =
+        |file: &str| named.iter().any(|name| *name == file || (name.ends_with('/') && file.starts_with(name)));
+    let mut files = BTreeMap::new();
+    for folder in TESTS {
+        sources(&root().join(folder), &mut files);
+    }
+    let is_list = |path: &PathBuf| path.file_name().is_some_and(|name| name == "main.rs" || name == "mod.rs");
+    let there: BTreeSet<String> = files
+        .keys()
+        .filter(|path| !is_list(path))
+        .map(|path| path.strip_prefix(root()).expect("inside").display().to_string())
+        .collect();
+    let missing: Vec<&String> = there.iter().filter(|file| !is_named(file)).collect();
+    assert!(missing.is_empty(), "docs/testing.md does not name {missing:?}: say there which feature they test");
+    let gone: Vec<&&str> = named.iter().filter(|file| !root().join(file).exists()).collect();
+    assert!(gone.is_empty() && !there.is_empty(), "docs/testing.md names {gone:?}, which are not there: take them out");
 }

@@ -27,8 +27,11 @@ fn is_alone(test: &str) -> bool {
     }
     let name = format!("{}::{test}", module_path!().split_once("::").map_or("", |(_, module)| module));
     let mut command = std::process::Command::new(std::env::current_exe().expect("this binary"));
-    let status = command.args(["--exact", &name, "--nocapture"]).env(ALONE, test).status().expect("it runs");
-    assert!(status.success(), "{name} fails in its own process: {status}");
+    let output = command.args(["--exact", &name, "--nocapture"]).env(ALONE, test).output().expect("it runs");
+    let (status, told) = (output.status, [output.stdout, output.stderr].concat());
+    let told = String::from_utf8_lossy(&told);
+    // A name that fits nothing would pass as well.
+    assert!(status.success() && told.contains("1 passed"), "{name} in its own process: {told}");
     false
 }
 
@@ -100,7 +103,7 @@ fn five_hundred_slow_clients_hold_nobody_up() {
     stop.store(true, Ordering::Relaxed);
     trickle.join().expect("it ends");
     // The slow ones never end: whoever waited for them would wait for ever.
-    assert!(slowest < Duration::from_secs(60), "{slowest:?}");
+    assert!(slowest < Duration::from_mins(1), "{slowest:?}");
     let grown = memory().saturating_sub(before);
     assert!(grown < 400 << 20, "{grown} bytes more");
 }

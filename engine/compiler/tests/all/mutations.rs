@@ -251,7 +251,7 @@ fn late(current: &Mutex<(Instant, String)>) -> Option<String> {
     (current.0.elapsed() > PATIENCE).then(|| current.1.clone())
 }
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Watch {
     fn start() -> Self {
