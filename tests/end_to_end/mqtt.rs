@@ -277,6 +277,40 @@ async fn many_connections_that_say_nothing_cost_little() {
     process.assert_balanced().await;
 }
 
+/// docs/mqtt-conformance.md has them all; these are the ones that a stranger or a broken device sends most.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_the_rules_is_refused_at_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (pipeline, data) = written(folder.path());
+    let mut process = Process::start(&pipeline, &data).await;
+    let connect = |version: u8, flags: u8, rest: &[u8]| {
+        let properties: &[u8] = if version == 5 { &[0] } else { &[] };
+        packet(0x10, &[&text("MQTT"), [version, flags, 0, 0].as_slice(), properties, rest].concat())
+    };
+    let cases: [(&str, Vec<u8>, &[u8]); 9] = [
+        ("the hello of TLS", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec(), b""),
+        ("HTTP", b"GET / HTTP/1.1\r\n\r\n".to_vec(), b""),
+        ("Will Retain without a will", connect(4, 0x22, &text("c")), b""),
+        ("Will Retain without a will in MQTT 5", connect(5, 0x22, &text("c")), b"\x20\x03\0\x81\0"),
+        ("U+0000 in the client id", connect(5, 2, b"\0\x02a\0"), b"\x20\x03\0\x81\0"),
+        ("a client id that goes beyond its packet", connect(5, 2, b"\0\x20a"), b"\x20\x03\0\x81\0"),
+        ("a level that there is none of", packet(0x10, b"\0\x04MQTT\x03\x02\0\0\0\0"), b"\x20\x02\0\x01"),
+        ("bytes left over", connect(5, 2, b"\0\x01cxx"), b"\x20\x03\0\x81\0"),
+        ("a wildcard in a topic", [connect(5, 2, b"\0\x01c"), packet(0x30, b"\0\x01#\0")].concat(), b"\xe0\x01\x90"),
+    ];
+    for (what, bytes, expected) in cases {
+        let mut socket = TcpStream::connect(("127.0.0.1", broker_port(&data))).await.expect("a connection");
+        socket.write_all(&bytes).await.expect("sent");
+        let mut answer = Vec::new();
+        let closed = tokio::time::timeout(Duration::from_secs(5), socket.read_to_end(&mut answer)).await;
+        // What was not read when it was closed may make it a reset.
+        let _ = closed.unwrap_or_else(|_| panic!("{what}: not closed at once"));
+        assert!(answer.ends_with(expected) && (!expected.is_empty() || answer.is_empty()), "{what}: {answer:?}");
+    }
+    assert!(process.is_alive());
+    process.assert_balanced().await;
+}
+
 #[test]
 fn the_broker_is_not_open_to_others_unless_it_asks_who_is_there() {
     let folder = tempfile::tempdir().expect("a folder");

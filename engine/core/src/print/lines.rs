@@ -67,6 +67,8 @@ impl EncoderFactory for Printers {
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
             DataType::Utf8 if !is_marked(field) => return Ok(None),
             DataType::Null | DataType::Boolean => return Ok(None),
+            // Their parts come here by themselves.
+            DataType::Struct(_) | DataType::List(_) => return Ok(None),
             kind if kind.is_integer() => return Ok(None),
             // A row is one too: its columns stay in their order, each with its own encoder.
             DataType::Struct(_) => return Ok(None),

@@ -109,3 +109,15 @@ fn cells_have_no_quotes() {
     let field = marked(Field::new("j", DataType::Utf8, true));
     assert_eq!(cell_texts(&field, &json).expect("prints"), [Some("{\"a\":\"b\"}".to_string())]);
 }
+
+#[test]
+fn columns_stand_in_their_order() {
+    let rows = batch(
+        vec![
+            ("b", Arc::new(Int64Array::from(vec![1])) as ArrayRef),
+            ("a", Arc::new(Int64Array::from(vec![2])) as ArrayRef),
+        ],
+        &[],
+    );
+    assert_eq!(json_lines(&rows, NonFinite::Text).expect("prints"), [r#"{"b":1,"a":2}"#]);
+}

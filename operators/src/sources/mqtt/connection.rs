@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use mqtt_proto::v5::{
-    Disconnect, DisconnectReasonCode as Reason, Packet, Puback, PubackReasonCode, Pubcomp, PubcompReasonCode, Publish,
-    Pubrec, PubrecReasonCode, Pubrel, PubrelReasonCode,
+    ConnectReasonCode as Code, Disconnect, DisconnectReasonCode as Reason, Packet, Puback, PubackReasonCode, Pubcomp,
+    PubcompReasonCode, Publish, Pubrec, PubrecReasonCode, Pubrel, PubrelReasonCode,
 };
 use mqtt_proto::{Pid, Protocol, QosPid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::aliases::Aliases;
 use super::broker::{Shared, is_told};
 use super::counts::count;
-use super::handshake::{Client, MAX_PACKET, RECEIVE_MAX, is_publishable};
+use super::handshake::{self, Client, MAX_PACKET, RECEIVE_MAX, is_publishable};
 use super::intake::{Batch, Storing, mark, store};
 use super::message::Message;
 use super::recent::Pending;
@@ -99,12 +99,15 @@ impl Connection {
     /// Speaks with a client until one of them has enough.
     pub async fn run(
         client: Client,
-        socket: TcpStream,
+        mut socket: TcpStream,
         received: BytesMut,
         shared: Arc<Shared>,
         stop: watch::Receiver<bool>,
     ) {
-        let session = shared.hub.session(&client.id);
+        let Some(session) = shared.hub.session(&client.id) else {
+            count(&shared.counts.refused);
+            return handshake::answer(&mut socket, Code::QuotaExceeded, client.protocol).await;
+        };
         let kick = Arc::new(Notify::new());
         session.claim(&kick);
         let turn = Arc::clone(&session.turn).lock_owned();

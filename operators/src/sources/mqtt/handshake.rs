@@ -17,6 +17,8 @@ use super::wire::{self, Broken, Opening};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A CONNECT with its will is no longer than this.
 const MAX_CONNECT: usize = 128 << 10;
+/// So much of it is taken even where memory is short.
+const SHORT_CONNECT: usize = 4 << 10;
 /// The longest client id.
 const MAX_CLIENT_ID: usize = 1_024;
 /// What a client may have published and not acknowledged at one time.
@@ -61,7 +63,7 @@ impl Held<'_> {
     fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
         self.0.grow(bytes);
         self.1 += bytes;
-        if self.0.has_room() { Ok(()) } else { Err(Refused(None)) }
+        if self.1 <= SHORT_CONNECT || self.0.has_room() { Ok(()) } else { Err(Refused(None)) }
     }
 }
 
@@ -83,14 +85,19 @@ pub(super) async fn receive(socket: &mut TcpStream, received: &mut BytesMut, sha
         Ok(client) => Some(client),
         Err(Refused(answer)) => {
             if let Some((code, protocol)) = answer {
-                let mut out = Vec::new();
-                wire::write(Packet::Connack(Connack::new(false, code)), protocol, &mut out);
-                // It is refused all the same if it does not want to know.
-                let _ = tokio::time::timeout(PATIENCE, socket.write_all(&out)).await;
+                self::answer(socket, code, protocol).await;
             }
             None
         }
     }
+}
+
+/// Tells a client that it may not come in.
+pub(super) async fn answer(socket: &mut TcpStream, code: Code, protocol: Protocol) {
+    let mut out = Vec::new();
+    wire::write(Packet::Connack(Connack::new(false, code)), protocol, &mut out);
+    // It is refused all the same if it does not want to know.
+    let _ = tokio::time::timeout(PATIENCE, socket.write_all(&out)).await;
 }
 
 async fn read(socket: &mut TcpStream, received: &mut BytesMut, shared: &Shared) -> Result<Connect, Refused> {

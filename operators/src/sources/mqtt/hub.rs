@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 use super::counts::BrokerCounts;
 use super::filter::Filter;
 use super::message::Message;
-use super::session::{Queued, Session};
+use super::session::{MAX_QUEUED, Queued, Session};
 use super::topics::Tree;
 
+/// Sessions at most, of clients that are there and of those that may come back.
+const MAX_SESSIONS: usize = 100_000;
 /// Subscriptions of one client at most.
 const MAX_FILTERS: usize = 1_000;
 /// Retained messages, and their bytes, at most.
@@ -59,11 +61,14 @@ impl Hub {
         }
     }
 
-    /// The session of a client, made if there is none.
-    pub fn session(&self, client: &Arc<str>) -> Arc<Session> {
+    /// The session of a client, made if there is none; nothing if there are too many of others.
+    pub fn session(&self, client: &Arc<str>) -> Option<Arc<Session>> {
         let mut sessions = self.sessions.lock();
+        if sessions.len() >= MAX_SESSIONS && !sessions.contains_key(client) {
+            return None;
+        }
         let made = || Arc::new(Session::new(client, &self.waiting));
-        Arc::clone(sessions.entry(Arc::clone(client)).or_insert_with(made))
+        Some(Arc::clone(sessions.entry(Arc::clone(client)).or_insert_with(made)))
     }
 
     /// Takes out what a session that has ended had subscribed to.
@@ -111,13 +116,10 @@ impl Hub {
             RetainHandling::SendAtSubscribeIfNotExist => is_new,
             RetainHandling::DoNotSend => false,
         };
-        let retained = routes
-            .retained
-            .iter()
-            .filter(|(topic, message)| wants && !message.is_over() && filter.captures(topic).is_some());
-        let queued = retained.map(|(_, message)| Queued {
-            message: Arc::clone(message),
+        let retained = if wants { routes.matching(text, filter) } else { Vec::new() };
+        let queued = retained.into_iter().map(|message| Queued {
             qos: message.qos.min(options.max_qos),
+            message,
             retain: true,
             ids: id.into_iter().collect(),
         });
@@ -165,6 +167,18 @@ impl Hub {
 }
 
 impl Routes {
+    /// The retained messages of a filter, as many as a client may have waiting.
+    fn matching(&self, text: &str, filter: &Filter) -> Vec<Arc<Message>> {
+        if filter.wildcards() == 0 {
+            return self.retained.get(text).filter(|message| !message.is_over()).cloned().into_iter().collect();
+        }
+        let matching = self.retained.iter().filter(|(topic, message)| {
+            // What is over is asked last, since it asks the clock.
+            filter.captures(topic).is_some() && !message.is_over()
+        });
+        matching.map(|(_, message)| Arc::clone(message)).take(MAX_QUEUED).collect()
+    }
+
     /// The newest message of a topic is kept; an empty one takes it away.
     fn retain(&mut self, message: &Arc<Message>, counts: &BrokerCounts) {
         let topic: &str = &message.topic;
@@ -180,5 +194,27 @@ impl Routes {
         }
         self.retained_bytes += message.bytes();
         self.retained.insert(topic.into(), Arc::clone(message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_have_a_bound_within_which_those_that_there_are_go_on() {
+        let hub = Hub::new(&Arc::default());
+        let name = |number: usize| -> Arc<str> { format!("client {number}").into() };
+        for number in 0..MAX_SESSIONS {
+            let session = hub.session(&name(number)).expect("room");
+            session.begin(false, 3_600);
+            session.end(None);
+        }
+        assert!(hub.session(&name(MAX_SESSIONS)).is_none(), "one too many");
+        assert!(hub.session(&name(7)).is_some(), "one that comes back");
+        // A session that ends makes room.
+        hub.session(&name(7)).expect("it is there").end(Some(0));
+        hub.sweep();
+        assert!(hub.session(&name(MAX_SESSIONS)).is_some());
     }
 }

@@ -9,6 +9,7 @@ use cornjacket_core::door::{Bundle, Door, Refusal};
 use mqtt_proto::v5::Publish;
 
 use super::counts::{BrokerCounts, count};
+use super::message::memory_of;
 use super::recent::{Mark, Pending, Recent};
 use super::source::{Source, add};
 
@@ -71,7 +72,8 @@ impl Batch {
                 part.marks.push(mark);
             }
         }
-        self.bytes += publish.payload.len() * 2 + publish.topic_name.len() * 2 + 256;
+        let properties = memory_of(&publish.properties);
+        self.bytes += publish.payload.len() * 2 + publish.topic_name.len() * 2 + properties + 256;
         if let Some(pid) = publish.qos_pid.pid() {
             self.pending.add(pid.value(), pending.as_ref());
         }

@@ -8,6 +8,9 @@ use mqtt_proto::v5::{LastWill, Publish, PublishProperties};
 use mqtt_proto::{QoS, QosPid, TopicName};
 use tokio::time::Instant;
 
+/// What a user property takes beside its texts: two pointers to texts that are counted, and what is lost between them.
+const USER_PROPERTY_BYTES: usize = 96;
+
 /// A message.
 #[derive(Clone, Debug)]
 pub(super) struct Message {
@@ -39,8 +42,7 @@ impl Message {
 
     /// About how much memory it takes.
     pub fn bytes(&self) -> usize {
-        let users = self.properties.user_properties.iter().map(|user| user.name.len() + user.value.len() + 32);
-        self.topic.len() + self.payload.len() + users.sum::<usize>() + 256
+        self.topic.len() + self.payload.len() + memory_of(&self.properties) + 256
     }
 
     /// Whether nobody wants it any more.
@@ -58,6 +60,17 @@ impl Message {
         let (topic_name, payload) = (self.topic.clone(), self.payload.clone());
         Publish { dup, retain, qos_pid, topic_name, payload, properties }
     }
+}
+
+/// About how much memory properties take: those that are short and many take far more than they do in their packet.
+pub(super) fn memory_of(properties: &PublishProperties) -> usize {
+    let users = properties.user_properties.iter().map(|user| user.name.len() + user.value.len() + USER_PROPERTY_BYTES);
+    let others = [
+        properties.content_type.as_ref().map_or(0, |text| text.len()),
+        properties.response_topic.as_ref().map_or(0, |topic| topic.len()),
+        properties.correlation_data.as_ref().map_or(0, Bytes::len),
+    ];
+    users.sum::<usize>() + others.iter().sum::<usize>()
 }
 
 /// A will as what its client would have published. It has no packet id, so its quality of service is the caller's to keep.

@@ -19,7 +19,7 @@ use super::filter::Filter;
 use super::message::Message;
 
 /// Messages and bytes that wait for one client at most.
-const MAX_QUEUED: usize = 10_000;
+pub(super) const MAX_QUEUED: usize = 10_000;
 const MAX_QUEUED_BYTES: usize = 16 << 20;
 /// From this on messages of QoS 0 are left out for it.
 const FULL_FOR_QOS_0: usize = MAX_QUEUED / 2;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use mqtt_proto::QoS;
 use mqtt_proto::v5::{
-    Packet, Suback, Subscribe, SubscribeReasonCode as Granted, SubscriptionOptions, Unsuback, Unsubscribe,
-    UnsubscribeReasonCode, VarByteInt,
+    Packet, RetainHandling, Suback, Subscribe, SubscribeReasonCode as Granted, SubscriptionOptions, Unsuback,
+    Unsubscribe, UnsubscribeReasonCode, VarByteInt,
 };
 
 use super::connection::Connection;
@@ -14,20 +14,19 @@ use super::filter::Filter;
 impl Connection {
     pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
         let Subscribe { pid, properties, topics } = subscribe;
-        let (mut codes, mut retained) = (Vec::new(), Vec::new());
-        for (text, options) in &topics {
-            let (code, found) = self.subscribe_to(text, (*options, properties.subscription_id));
-            codes.push(code);
-            retained.extend(found);
-        }
-        self.send(Packet::Suback(Suback::new(pid, codes)));
-        let (_, session) = self.parts();
-        for queued in retained {
-            // Whoever wants more than fits into the queue gets what fits.
-            if !session.offer(queued) {
-                break;
+        let (mut codes, mut is_full) = (Vec::new(), false);
+        for (text, mut options) in topics {
+            if is_full {
+                options.retain_handling = RetainHandling::DoNotSend;
             }
+            let (code, retained) = self.subscribe_to(&text, (options, properties.subscription_id));
+            codes.push(code);
+            let (_, session) = self.parts();
+            // Whoever wants more than fits into the queue gets what fits, and no more is looked for.
+            is_full |= !retained.into_iter().all(|queued| session.offer(queued));
         }
+        // What waits is sent behind this.
+        self.send(Packet::Suback(Suback::new(pid, codes)));
     }
 
     fn subscribe_to(

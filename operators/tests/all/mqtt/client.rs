@@ -341,7 +341,7 @@ impl Receiving {
     }
 }
 
-async fn read(socket: &mut (impl AsyncReadExt + Unpin)) -> Option<Packet> {
+pub async fn read(socket: &mut (impl AsyncReadExt + Unpin)) -> Option<Packet> {
     let first = socket.read_u8().await.ok()?;
     let (mut size, mut shift) = (0, 0);
     loop {

@@ -230,3 +230,30 @@ async fn who_asks_and_never_reads_is_let_go() {
     asking.await.expect("its connection is closed");
     running.end().await;
 }
+
+/// Each of many filters finds all of many retained messages. As many come as may wait, and everybody else is served.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_filters_over_many_retained_messages_find_what_fits() {
+    const RETAINED: u32 = 6_000;
+    let running = Running::start().await;
+    let mut writer = Client::connect(running.at, 4, "writer").await;
+    let flags = Flags { retain: true, ..Flags::default() };
+    let packets: Vec<u8> = (0..RETAINED).flat_map(|n| publish(4, &format!("r/{n}/s"), b"x", &flags)).collect();
+    writer.send(&packets).await;
+    writer.publish_acked("all/a", b"x", false).await;
+    // They differ, and match everything.
+    let filters = ["#", "r/#", "r/+/#", "+/#", "+/+/#", "r/+/s/#", "+/+/s/#", "+/+/+/#", "r/+/+/#", "r/+/s", "+/+/s"];
+    let body: Vec<u8> = filters.iter().flat_map(|filter| [text(filter), vec![0]].concat()).collect();
+    let mut reader = Client::connect(running.at, 4, "reader").await;
+    reader.send(&packet(0x82, &[&[0, 1], body.as_slice()].concat())).await;
+    reader.expect(0x90, &[&[0, 1][..], &vec![0; filters.len()]].concat()).await;
+    let mut found = 0;
+    reader.send(&[0xc0, 0]).await;
+    while reader.receive().await.first >> 4 == 3 {
+        found += 1;
+    }
+    // Half of the room is for messages of QoS 0; each came once or more.
+    assert_eq!(found, 5_000);
+    writer.publish_acked("all/a", b"x", false).await;
+    running.end().await;
+}

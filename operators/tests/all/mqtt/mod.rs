@@ -4,6 +4,7 @@ mod broker;
 mod client;
 mod conformance;
 mod hostile;
+mod hostile_broker;
 #[path = "../../../../tests/end_to_end/mosquitto.rs"]
 #[expect(dead_code, reason = "the end-to-end tests use more of it")]
 mod mosquitto;

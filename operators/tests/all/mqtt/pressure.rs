@@ -18,12 +18,12 @@ use super::mosquitto::{Mosquitto, Publisher};
 
 /// A door that can be shut, as a full disk does it.
 #[derive(Default)]
-struct Gate {
-    is_open: AtomicBool,
+pub struct Gate {
+    pub is_open: AtomicBool,
     /// It stores, and dies before it says so.
     is_mute: AtomicBool,
     /// Bodies that were stored, and the receipts of each bundle, with the newest first.
-    stored: Mutex<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
+    pub stored: Mutex<(Vec<Vec<u8>>, Vec<Vec<u8>>)>,
     refusals: Mutex<u64>,
 }
 
@@ -63,7 +63,7 @@ impl Random for Dice {
 }
 
 /// A subscription at work.
-struct Subscribed {
+pub struct Subscribed {
     gate: Arc<Gate>,
     counts: Arc<Counts>,
     stop: watch::Sender<bool>,
@@ -71,10 +71,10 @@ struct Subscribed {
 }
 
 impl Subscribed {
-    fn start(broker: &Mosquitto, folder: &tempfile::TempDir, gate: &Arc<Gate>, qos: u8) -> Self {
+    pub fn start(url: &str, folder: &tempfile::TempDir, gate: &Arc<Gate>, qos: u8) -> Self {
         let settings = Settings { topics: vec!["devices/+/reading".into()], qos, event: None, retained: false };
         let source = Source::new("devices", &settings, &Arc::new(Catalogue::default())).expect("a source");
-        let (counts, address) = (Arc::<Counts>::default(), Address::parse(&broker.url()).expect("an address"));
+        let (counts, address) = (Arc::<Counts>::default(), Address::parse(url).expect("an address"));
         let surroundings =
             Surroundings { door: Arc::clone(gate) as _, random: Arc::new(Dice), counts: Arc::clone(&counts) };
         let receipts = gate.stored.lock().1.clone();
@@ -84,7 +84,7 @@ impl Subscribed {
         Self { gate: Arc::clone(gate), counts, stop, task }
     }
 
-    async fn until(&self, what: &str, fits: impl Fn(Counted, usize) -> bool) {
+    pub async fn until(&self, what: &str, fits: impl Fn(Counted, usize) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {
             let (now, stored) = (self.counts.read(), self.gate.stored.lock().0.len());
@@ -96,7 +96,7 @@ impl Subscribed {
         }
     }
 
-    async fn end(self) {
+    pub async fn end(self) {
         self.stop.send(true).expect("it runs");
         tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("it ends").expect("in order");
     }
@@ -105,7 +105,7 @@ impl Subscribed {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_acknowledged_while_nothing_can_be_stored() {
     let (folder, broker, gate) = (tempfile::tempdir().expect("a folder"), Mosquitto::start(), Arc::default());
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("connected", |now, _| now.connected).await;
     Publisher::new(broker.port, None).publish_all(0..300).await;
     // As many as Mosquitto sends without an acknowledgement.
@@ -115,7 +115,7 @@ async fn nothing_is_acknowledged_while_nothing_can_be_stored() {
     assert_eq!((now.messages, now.acknowledged, now.connected, now.reconnects), (20, 0, true, 0));
     // The process ends meanwhile: what it had is sent to the next one.
     subscribed.end().await;
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("full", |now, _| now.messages == 20).await;
     gate.is_open.store(true, Ordering::SeqCst);
     subscribed.until("all there", |now, stored| stored == 300 && now.acknowledged == 300).await;
@@ -129,7 +129,7 @@ async fn what_was_stored_and_not_acknowledged_is_not_stored_again() {
     let (folder, broker, gate) = (tempfile::tempdir().expect("a folder"), Mosquitto::start(), Arc::<Gate>::default());
     gate.is_open.store(true, Ordering::SeqCst);
     gate.is_mute.store(true, Ordering::SeqCst);
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("connected", |now, _| now.connected).await;
     let mut publisher = Publisher::new(broker.port, None);
     publisher.publish_all(0..1).await;
@@ -141,7 +141,7 @@ async fn what_was_stored_and_not_acknowledged_is_not_stored_again() {
     drop(subscribed);
 
     gate.is_mute.store(false, Ordering::SeqCst);
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("all there", |now, stored| stored >= 100 && now.acknowledged == 100).await;
     assert_eq!(subscribed.counts.read().repeated, 1);
     let expected: Vec<Vec<u8>> = (0..100).map(|number| format!("{{\"n\":{number}}}").into_bytes()).collect();
@@ -156,12 +156,12 @@ async fn a_long_queue_arrives_whole_after_a_long_silence() {
     const COUNT: u64 = 80_000;
     let broker = Mosquitto::start_with(|_| "allow_anonymous true\nlog_type all\n".into());
     let (folder, gate) = (tempfile::tempdir().expect("a folder"), Arc::<Gate>::default());
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("connected", |now, _| now.connected).await;
     subscribed.end().await;
     Publisher::new(broker.port, None).publish_all(0..COUNT).await;
 
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     // The broker's patience ends one and a half keep alives after what it heard last, so before a second sign of life
     // could come late.
     let pings =
@@ -177,7 +177,7 @@ async fn a_long_queue_arrives_whole_after_a_long_silence() {
     assert_eq!(subscribed.counts.read().reconnects, 0);
     subscribed.end().await;
     // All of it is acknowledged, so nothing comes again.
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 1);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 1);
     subscribed.until("connected", |now, _| now.connected).await;
     Publisher::new(broker.port, None).publish_all(COUNT..COUNT + 1).await;
     subscribed.until("the next one there", |now, _| now.acknowledged == 1).await;
@@ -189,7 +189,7 @@ async fn a_long_queue_arrives_whole_after_a_long_silence() {
 async fn memory_is_bounded_where_the_broker_holds_nothing_back() {
     const SIZE: usize = 64 << 10;
     let (folder, broker, gate) = (tempfile::tempdir().expect("a folder"), Mosquitto::start(), Arc::default());
-    let subscribed = Subscribed::start(&broker, &folder, &gate, 0);
+    let subscribed = Subscribed::start(&broker.url(), &folder, &gate, 0);
     subscribed.until("connected", |now, _| now.connected).await;
     let mut options = MqttOptions::new("flood", "127.0.0.1", broker.port);
     options.set_max_packet_size(1 << 20, 1 << 20);

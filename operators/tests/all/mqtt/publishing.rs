@@ -230,6 +230,31 @@ async fn reading_stops_at_a_bound_while_nothing_can_be_stored_and_then_all_goes_
     running.end().await;
 }
 
+/// User properties take far more memory than the bytes they came in.
+#[tokio::test(flavor = "multi_thread")]
+async fn properties_count_as_what_waits_to_be_stored() {
+    let running = Running::start().await;
+    running.shelf.shut(true);
+    let (mut reader, mut writer) = Client::connect(running.at, 5, "flood").await.split();
+    // The one that follows is for the answer.
+    let many = publish(5, "all/a", b"x", &Flags { properties: &b"\x26\0\0\0\0".repeat(13_000), ..Flags::default() });
+    let last = publish(5, "all/a", b"last", &Flags { qos: 1, id: 7, ..Flags::default() });
+    let sending = tokio::spawn(async move {
+        for _ in 0..400 {
+            writer.send(&many).await;
+        }
+        writer.send(&last).await;
+        writer
+    });
+    let taken = steady("taking", || running.counts.read().publishes[0]).await;
+    assert!((2..=20).contains(&taken), "{taken} messages that take a megabyte each were taken");
+    running.shelf.shut(false);
+    assert_eq!(reader.receive().await.body, [0, 7]);
+    sending.await.expect("sent");
+    assert_eq!(running.shelf.count(), 401);
+    running.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn topic_aliases_stand_for_topics() {
     let running = Running::start().await;
