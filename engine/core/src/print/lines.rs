@@ -70,6 +70,8 @@ impl EncoderFactory for Printers {
             // Their parts come here by themselves.
             DataType::Struct(_) | DataType::List(_) => return Ok(None),
             kind if kind.is_integer() => return Ok(None),
+            // A row is one too: its columns stay in their order, each with its own encoder.
+            DataType::Struct(_) => return Ok(None),
             DataType::Float64 => Box::new(Doubles(array.as_primitive::<Float64Type>().values(), self.0)),
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 Box::new(Times(array.as_primitive::<TimestampMicrosecondType>().values()))
