@@ -15,14 +15,31 @@ use crate::report::{Care, Report};
 /// Looks up an environment variable.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
+/// Where texts are templates, whose own reader knows `$${`: by the section and the key of the setting.
+const TEMPLATES: [(&str, &str); 2] = [("sources", "event"), ("sinks", "body")];
+
 /// Expands every value of the tree in place.
-pub(crate) fn expand(node: &mut Node, environment: Environment<'_>, report: &mut Report) {
+pub(crate) fn expand(root: &mut Node, environment: Environment<'_>, report: &mut Report) {
+    expand_in(root, &mut Vec::new(), environment, report);
+}
+
+/// `keys` lead to the node.
+fn expand_in(node: &mut Node, keys: &mut Vec<String>, environment: Environment<'_>, report: &mut Report) {
     let span = node.span.clone();
     match &mut node.value {
-        Value::List(items) => items.iter_mut().for_each(|item| expand(item, environment, report)),
-        Value::Map(entries) => entries.iter_mut().for_each(|entry| expand(&mut entry.value, environment, report)),
+        Value::List(items) => items.iter_mut().for_each(|item| expand_in(item, keys, environment, report)),
+        Value::Map(entries) => {
+            for entry in entries {
+                keys.push(entry.key.clone());
+                expand_in(&mut entry.value, keys, environment, report);
+                keys.pop();
+            }
+        }
         Value::Scalar(scalar) if scalar.text.contains("${") => {
-            let (text, faults) = expand_text(&scalar.text, environment);
+            let is_template = TEMPLATES.iter().any(|(section, setting)| {
+                keys.first().is_some_and(|key| key == section) && keys.iter().any(|key| key == setting)
+            });
+            let (text, faults) = expand_text(&scalar.text, is_template, environment);
             if report.care() == Care::Check {
                 warn_of_required(&scalar.text, &span, environment, report);
             }
@@ -65,13 +82,13 @@ struct Fault {
     hint: String,
 }
 
-fn expand_text(text: &str, environment: Environment<'_>) -> (String, Vec<Fault>) {
+fn expand_text(text: &str, is_template: bool, environment: Environment<'_>) -> (String, Vec<Fault>) {
     let (mut out, mut faults) = (String::new(), Vec::new());
     let mut at = 0;
     while let Some(found) = text[at..].find("${").map(|found| at + found) {
         out.push_str(&text[at..found]);
         if out.ends_with('$') {
-            out.push('{');
+            out.push_str(if is_template { "${" } else { "{" });
             at = found + 2;
             continue;
         }
@@ -164,7 +181,7 @@ mod tests {
             "EMPTY" => Some(String::new()),
             _ => None,
         };
-        let (out, faults) = expand_text(text, &environment);
+        let (out, faults) = expand_text(text, false, &environment);
         (out, faults.into_iter().map(|fault| format!("{:?} {}", fault.at, fault.message)).collect())
     }
 

@@ -34,6 +34,12 @@ impl Template {
     pub fn parse(text: &str, variables: &[&str]) -> Result<Self, String> {
         let (mut parts, mut rest) = (Vec::new(), text);
         while let Some(at) = rest.find("${") {
+            // `$${` is a plain `${`.
+            if let Some(before) = rest[..at].strip_suffix('$') {
+                parts.push(Part::Text(format!("{before}${{")));
+                rest = &rest[at + 2..];
+                continue;
+            }
             if at > 0 {
                 parts.push(Part::Text(rest[..at].into()));
             }
@@ -86,7 +92,7 @@ impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.parts {
             match part {
-                Part::Text(text) => f.write_str(text)?,
+                Part::Text(text) => f.write_str(&text.replace("${", "$${"))?,
                 Part::Payload(path) => write!(f, "${{payload.{}}}", path.join("."))?,
                 Part::Variable(name) => write!(f, "${{{name}}}")?,
             }

@@ -19,7 +19,8 @@ fn csv(text: impl AsRef<[u8]>) -> Vec<String> {
     messages.into_iter().map(|message| message.split_once(':').expect("a place").1.to_string()).collect()
 }
 
-const OPEN: &str = "Some(\"a quote is not closed, or closed in the middle of a value; a quote inside of quotes is written twice\")";
+const OPEN: &str =
+    "Some(\"a quote is not closed, or closed in the middle of a value; a quote inside of quotes is written twice\")";
 
 #[test]
 fn a_quote_that_is_not_closed_costs_its_line() {
@@ -55,7 +56,10 @@ fn a_quote_that_is_not_closed_takes_no_more_than_a_row_may() {
 #[test]
 fn rows_over_several_lines_and_odd_ones_are_read_as_they_are() {
     assert_eq!(csv("device,note\na,\"one\ntwo\"\nb,3\n")[0], "2 None {\"device\":\"a\",\"note\":\"one\\ntwo\"}");
-    assert_eq!(csv("device,note\na,\"say \"\"hi\"\"\n\"\nb,3\n")[0], "2 None {\"device\":\"a\",\"note\":\"say \\\"hi\\\"\\n\"}");
+    assert_eq!(
+        csv("device,note\na,\"say \"\"hi\"\"\n\"\nb,3\n")[0],
+        "2 None {\"device\":\"a\",\"note\":\"say \\\"hi\\\"\\n\"}"
+    );
     assert_eq!(csv("device,note\na,5\" pipe\n"), ["2 None {\"device\":\"a\",\"note\":\"5\\\" pipe\"}"]);
     assert_eq!(csv("device,note\n"), [""; 0]);
     assert_eq!(csv(""), [""; 0]);
@@ -74,7 +78,8 @@ fn rows_over_several_lines_and_odd_ones_are_read_as_they_are() {
 }
 
 fn parquet(columns: Vec<(&str, ArrayRef)>) -> Vec<String> {
-    let batch = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)));
     let batch = batch.expect("rows");
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), None).expect("a writer");
@@ -128,7 +133,8 @@ fn uuids_have_their_dashes_and_json_is_json() {
     use parquet::file::writer::SerializedFileWriter;
     use parquet::schema::types::Type;
     let column = |name: &str, physical, length, logical| {
-        let column = Type::primitive_type_builder(name, physical).with_repetition(Repetition::REQUIRED).with_length(length);
+        let column =
+            Type::primitive_type_builder(name, physical).with_repetition(Repetition::REQUIRED).with_length(length);
         let column = column.with_logical_type(Some(logical)).with_converted_type(ConvertedType::NONE);
         Arc::new(column.build().expect("a column"))
     };

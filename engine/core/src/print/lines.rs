@@ -63,22 +63,17 @@ impl EncoderFactory for Printers {
         array: &'a dyn Array,
         _: &'a EncoderOptions,
     ) -> std::result::Result<Option<NullableEncoder<'a>>, ArrowError> {
-        let nulls = array.nulls().cloned();
         let encoder: Box<dyn Encoder + 'a> = match array.data_type() {
-            DataType::Utf8 if !is_marked(field) => return Ok(None),
-            DataType::Null | DataType::Boolean => return Ok(None),
-            // Their parts come here by themselves.
-            DataType::Struct(_) | DataType::List(_) => return Ok(None),
-            kind if kind.is_integer() => return Ok(None),
-            // A row is one too: its columns stay in their order, each with its own encoder.
-            DataType::Struct(_) => return Ok(None),
+            // Structs, of which a row is one, and lists are written part by part, and their parts come here by themselves.
+            DataType::Null | DataType::Boolean | DataType::Struct(_) | DataType::List(_) => return Ok(None),
+            kind if kind.is_integer() || (*kind == DataType::Utf8 && !is_marked(field)) => return Ok(None),
             DataType::Float64 => Box::new(Doubles(array.as_primitive::<Float64Type>().values(), self.0)),
             DataType::Timestamp(TimeUnit::Microsecond, _) => {
                 Box::new(Times(array.as_primitive::<TimestampMicrosecondType>().values()))
             }
             _ => Box::new(Values { printer: Printer(self.0), field, array }),
         };
-        Ok(Some(NullableEncoder::new(encoder, nulls_of(array).or(nulls))))
+        Ok(Some(NullableEncoder::new(encoder, nulls_of(array))))
     }
 }
 

@@ -130,6 +130,7 @@ mod tests {
     fn values_are_written_as_the_place_wants_them() {
         let cases = [
             (r#"{"d": ${device}, "n": ${n}, "x": ${none}}"#, r#"{"d": "a\"b\\\n", "n": 2.5, "x": null}"#),
+            (r#"{"cost": "$${device} of $$${n}", "x": "$"}"#, r#"{"cost": "${device} of $${n}", "x": "$"}"#),
             (r#"{"t": "\"${device}\" ${n} ${none}${list}"}"#, r#"{"t": "\"a\"b\\\n\" 2.5 [1]"}"#),
         ];
         for (text, expected) in cases {
