@@ -235,21 +235,15 @@ async fn a_full_disk_refuses_what_it_cannot_store_and_goes_on_when_there_is_room
     assert_reads(&process).await;
     process.assert_balanced().await;
 
-    // Others take the rest too, while events come in and windows want to close.
-    let full = told.full();
-    until("more is refused", async || {
-        // What folding the write-ahead log has freed.
-        disk.fill("others");
-        told.full() > full + 400
-    })
-    .await;
-    // Once more, while windows want to close.
-    let full = told.full();
-    until("yet more is refused", async || {
-        disk.fill("others");
-        told.full() > full + 400
-    })
-    .await;
+    // Others take the rest too, and what folding the write-ahead log has freed, while events come in and windows want to close.
+    for _ in 0..2 {
+        let full = told.full();
+        until("more is refused", async || {
+            disk.fill("others");
+            told.full() > full + 400
+        })
+        .await;
+    }
     assert_reads(&process).await;
     assert!(process.is_alive());
 

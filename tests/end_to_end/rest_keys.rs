@@ -159,10 +159,7 @@ async fn any_text_is_found_the_empty_one_too() {
     let payloads: Vec<Value> = texts.iter().map(|text| json!({"t": text, "b": 5})).chain([json!({"b": 6})]).collect();
     let (process, _) = started(&folder, &payloads).await;
     for text in texts {
-        let mut encoded = String::new();
-        for byte in text.bytes() {
-            encoded.push_str(&format!("%{byte:02x}"));
-        }
+        let encoded = text.bytes().fold(String::new(), |encoded, byte| format!("{encoded}%{byte:02x}"));
         found(&process, "by_text", &[&encoded], text).await;
         found(&process, "by_two", &[&format!("{encoded}/5"), &format!("{encoded}/5.0")], &format!("{text}/5")).await;
         // As a client's library writes it: a value is one segment of the path.

@@ -121,7 +121,7 @@ impl Run {
             let value = f64::from(u32::try_from(dice % 4_000).expect("small")) / 4.0;
             let event = json!({"event_id": id, "event_type": "soak.reading", "aggregate_id": format!("d{}", dice % 40),
                                "payload": {"value": value, "kind": "plain", "n": dice % 100}});
-            lines.push_str(&format!("{event}\n"));
+            lines.extend([event.to_string(), "\n".into()]);
             ids.push(id);
         }
         let url = format!("{}/api/v1/events/batch", self.ingest.borrow().clone());
@@ -282,7 +282,7 @@ async fn check(process: &mut Process, receiver: &Receiver, folder: &Path, accept
     let used: BTreeSet<String> = stored.difference(&aside).cloned().collect();
     let text = std::fs::read_to_string(folder.join("lines.ndjson")).expect("the file");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
-    let written: BTreeSet<String> = lines.iter().filter_map(|line| id_in(line)).collect();
+    let written: BTreeSet<String> = lines.iter().filter_map(id_in).collect();
     assert_eq!(written.len(), lines.len(), "a line is there twice");
     assert!(written == used, "{} lines of {} rows", written.len(), used.len());
     let table = std::fs::read_to_string(folder.join("table.csv")).expect("the file");

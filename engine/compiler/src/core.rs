@@ -36,7 +36,7 @@ pub(crate) fn number(text: &str) -> Option<Number> {
     }
     if unsigned.chars().all(|c| c.is_ascii_digit()) {
         let natural = text.parse().map(Number::Natural);
-        if let Some(whole) = natural.or_else(|_| text.parse().map(Number::Negative)).ok() {
+        if let Ok(whole) = natural.or_else(|_| text.parse().map(Number::Negative)) {
             return Some(whole);
         }
     }

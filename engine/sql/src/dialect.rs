@@ -1,4 +1,4 @@
-//! The SQL that pipelines and queries are written in: the parser's generic dialect, which knows the most, with PostgreSQL's
+//! The SQL that pipelines and queries are written in: the parser's generic dialect, which knows the most, with `PostgreSQL`'s
 //! precedence of operators. So `payload->>'kind' = 'door'` compares what `->>` gives, and does not look for a field that is
 //! named by a comparison.
 
@@ -47,7 +47,7 @@ impl Dialect for PipelineDialect {
         GenericDialect.is_identifier_part(ch) && !begins_operator(ch)
     }
 
-    /// Makes `?`, `#>` and their like operators, as they are in PostgreSQL, and no placeholders or names.
+    /// Makes `?`, `#>` and their like operators, as they are in `PostgreSQL`, and no placeholders or names.
     fn supports_geometric_types(&self) -> bool {
         true
     }

@@ -8,7 +8,7 @@
 mod events;
 mod expressions;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use cornjacket_compiler::load_text;
@@ -213,7 +213,7 @@ impl Fuzzer {
             std::fs::write(folder.join("query.sql"), &sql).expect("written");
             let body = json!({"sql": sql, "limit": 1000});
             let request = process.client.post(format!("{}/api/v1/sql", process.query)).json(&body);
-            let response = request.timeout(Duration::from_secs(60)).send().await;
+            let response = request.timeout(Duration::from_mins(1)).send().await;
             // An answer that has begun and cannot be finished breaks off, perhaps before its head was sent.
             let Ok(response) = response else {
                 assert!(process.is_alive(), "{sql}: it ended the process");
@@ -286,7 +286,7 @@ fn ordinary(key: &str) -> Value {
     })
 }
 
-async fn start(pipeline: &Path, data: &PathBuf) -> Process {
+async fn start(pipeline: &Path, data: &Path) -> Process {
     let arguments = ["--actions-allow-nets", "127.0.0.0/8"];
     Process::start_with(pipeline, data, &arguments).await
 }
@@ -304,7 +304,7 @@ async fn send(process: &Process, events: &[Value]) -> usize {
 async fn settle(process: &mut Process, taken: usize) {
     let open = "SELECT count(*) AS n FROM fuzz.value WHERE event_id NOT IN (SELECT id FROM control_rows) AND event_id NOT IN \
                 (SELECT event_id FROM cornjacket.dead_letters WHERE event_id IS NOT NULL)";
-    let deadline = std::time::Instant::now() + Duration::from_secs(180);
+    let deadline = std::time::Instant::now() + Duration::from_mins(3);
     loop {
         assert!(process.is_alive(), "no event ends the process");
         let (stored, waiting) =

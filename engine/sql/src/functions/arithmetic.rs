@@ -37,7 +37,7 @@ impl Checked {
 
     fn rewrite(&self, expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expression else {
-            return self.rewrite_negative(expression, schema);
+            return rewrite_negative(expression, schema);
         };
         let func = match op {
             Operator::Plus | Operator::Minus | Operator::Multiply => {
@@ -56,16 +56,6 @@ impl Checked {
         })
     }
 
-    fn rewrite_negative(&self, expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
-        let Expr::Negative(inner) = expression else { return Ok(Transformed::no(expression)) };
-        let kind = inner.get_type(schema)?;
-        if !kind.is_signed_integer() {
-            return Ok(Transformed::no(Expr::Negative(inner)));
-        }
-        let zero = Expr::Literal(ScalarValue::new_zero(&kind)?, None);
-        Ok(Transformed::yes(call(&checked(Operator::Minus, kind), zero, *inner)))
-    }
-
     fn rewrite_plan(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         let mut schema = merge_schema(&plan.inputs());
         if let LogicalPlan::TableScan(scan) = &plan {
@@ -81,13 +71,24 @@ impl Checked {
 }
 
 impl AnalyzerRule for Checked {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "checked_operators"
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| self.rewrite_plan(plan)).map(|plan| plan.data)
     }
+}
+
+/// The negative of a whole number is zero less it.
+fn rewrite_negative(expression: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    let Expr::Negative(inner) = expression else { return Ok(Transformed::no(expression)) };
+    let kind = inner.get_type(schema)?;
+    if !kind.is_signed_integer() {
+        return Ok(Transformed::no(Expr::Negative(inner)));
+    }
+    let zero = Expr::Literal(ScalarValue::new_zero(&kind)?, None);
+    Ok(Transformed::yes(call(&checked(Operator::Minus, kind), zero, *inner)))
 }
 
 /// The type of both operands, which is one since types were coerced. Chains of operators may be thousands long, so it is taken
@@ -124,7 +125,7 @@ struct CheckedOperator {
 }
 
 impl ScalarUDFImpl for CheckedOperator {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         match self.operator {
             Operator::Plus => "checked_add",
             Operator::Minus => "checked_subtract",

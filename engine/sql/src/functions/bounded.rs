@@ -63,8 +63,8 @@ const ITEM: u128 = 8;
 
 static GROWTHS: [Growth; 22] = [
     grows("repeat", |a| at(a, 0).bytes * count(a, 1)),
-    grows("lpad", |a| padded(a)),
-    grows("rpad", |a| padded(a)),
+    grows("lpad", padded),
+    grows("rpad", padded),
     Growth { name: "replace", size: replaced, is_monotone: false, exact: Some(replaced_exactly) },
     Growth { name: "regexp_replace", size: regexp_replaced, is_monotone: false, exact: Some(regexp_replaced_exactly) },
     grows("concat", sum),
@@ -418,7 +418,7 @@ impl Concatenation {
 }
 
 impl ScalarUDFImpl for Concatenation {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "text_concat"
     }
 

@@ -76,10 +76,24 @@ fn always_casts(from: &DataType, to: &DataType) -> bool {
 
 fn fails_by_itself(expression: &Expr, schema: &DFSchema) -> bool {
     match expression {
-        Expr::Column(_) | Expr::OuterReferenceColumn(..) | Expr::Literal(..) | Expr::Alias(_) | Expr::Not(_) => false,
-        Expr::IsNull(_) | Expr::IsNotNull(_) | Expr::IsTrue(_) | Expr::IsFalse(_) | Expr::IsUnknown(_) => false,
-        Expr::IsNotTrue(_) | Expr::IsNotFalse(_) | Expr::IsNotUnknown(_) | Expr::Between(_) => false,
-        Expr::InList(_) | Expr::Case(_) | Expr::TryCast(_) | Expr::Like(_) => false,
+        Expr::Column(_)
+        | Expr::OuterReferenceColumn(..)
+        | Expr::Literal(..)
+        | Expr::Alias(_)
+        | Expr::Not(_)
+        | Expr::IsNull(_)
+        | Expr::IsNotNull(_)
+        | Expr::IsTrue(_)
+        | Expr::IsFalse(_)
+        | Expr::IsUnknown(_)
+        | Expr::IsNotTrue(_)
+        | Expr::IsNotFalse(_)
+        | Expr::IsNotUnknown(_)
+        | Expr::Between(_)
+        | Expr::InList(_)
+        | Expr::Case(_)
+        | Expr::TryCast(_)
+        | Expr::Like(_) => false,
         // Floating point numbers have a result for everything.
         Expr::BinaryExpr(BinaryExpr { op, .. }) => {
             !compares(*op) && !expression.get_type(schema).is_ok_and(|kind| kind.is_floating())
@@ -128,7 +142,7 @@ fn guard(call: &mut AggregateFunction, schema: &DFSchema) -> bool {
 }
 
 impl AnalyzerRule for FilterFirst {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "filter_first"
     }
 
@@ -237,7 +251,7 @@ impl PhysicalExpr for ShortCircuit {
             booleans(self.right.evaluate(rows)?, rows.num_rows())?
         } else {
             let some = booleans(self.right.evaluate(&filter_record_batch(rows, &open)?)?, count)?;
-            spread(&some, &open)?
+            spread(&some, &open)
         };
         let both = if self.is_and { and_kleene(&left, &right)? } else { or_kleene(&left, &right)? };
         Ok(ColumnarValue::Array(Arc::new(both)))
@@ -258,7 +272,7 @@ impl PhysicalExpr for ShortCircuit {
 }
 
 /// Values of the open rows at the places of these rows, null elsewhere.
-fn spread(some: &BooleanArray, open: &BooleanArray) -> Result<BooleanArray> {
+fn spread(some: &BooleanArray, open: &BooleanArray) -> BooleanArray {
     let mut values = some.iter();
-    Ok(open.iter().map(|is_open| if is_open == Some(true) { values.next().flatten() } else { None }).collect())
+    open.iter().map(|is_open| if is_open == Some(true) { values.next().flatten() } else { None }).collect()
 }

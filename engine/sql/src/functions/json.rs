@@ -230,7 +230,7 @@ fn joined(call: &ScalarFunction) -> Option<Vec<Expr>> {
     arguments[1..].iter().all(is_literal).then_some(arguments)
 }
 
-/// `->`, `->>`, `#>`, `#>>` and `?` as PostgreSQL has them.
+/// `->`, `->>`, `#>`, `#>>` and `?` as `PostgreSQL` has them.
 #[derive(Debug)]
 struct JsonOperators;
 

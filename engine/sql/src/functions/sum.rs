@@ -89,7 +89,7 @@ fn leaves<T: ArrowPrimitiveType>() -> DataFusionError {
 /// Sums of many groups. A batch is taken whole or not at all: where a sum would leave its type, what was added before is taken
 /// off again.
 struct Sums<T: ArrowPrimitiveType> {
-    sums: Vec<T::Native>,
+    totals: Vec<T::Native>,
     seen: Vec<bool>,
     /// The groups that the last batch made seen.
     fresh: Vec<usize>,
@@ -116,7 +116,7 @@ impl<T: ArrowPrimitiveType> TakeBack for Sums<T> {
         let selected = selected(values.nulls(), filter);
         for (row, (group, value)) in groups.iter().zip(values.values().iter()).enumerate() {
             if selected.as_ref().is_none_or(|selected| selected.is_valid(row)) {
-                self.sums[*group] = self.sums[*group].sub_wrapping(*value);
+                self.totals[*group] = self.totals[*group].sub_wrapping(*value);
             }
         }
         for group in self.fresh.drain(..) {
@@ -127,7 +127,7 @@ impl<T: ArrowPrimitiveType> TakeBack for Sums<T> {
 
 impl<T: ArrowPrimitiveType> Default for Sums<T> {
     fn default() -> Self {
-        Self { sums: Vec::new(), seen: Vec::new(), fresh: Vec::new() }
+        Self { totals: Vec::new(), seen: Vec::new(), fresh: Vec::new() }
     }
 }
 
@@ -139,7 +139,7 @@ impl<T: ArrowPrimitiveType> Sums<T> {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        self.sums.resize(total, T::Native::ZERO);
+        self.totals.resize(total, T::Native::ZERO);
         self.seen.resize(total, false);
         let selected = selected(values.nulls(), filter);
         let counts = |row: usize| selected.as_ref().is_none_or(|selected| selected.is_valid(row));
@@ -148,15 +148,15 @@ impl<T: ArrowPrimitiveType> Sums<T> {
             if !counts(row) {
                 continue;
             }
-            let Ok(sum) = self.sums[*group].add_checked(*value) else {
+            let Ok(sum) = self.totals[*group].add_checked(*value) else {
                 for (row, (group, value)) in groups.iter().zip(items.iter()).enumerate().take(row) {
                     if counts(row) {
-                        self.sums[*group] = self.sums[*group].sub_wrapping(*value);
+                        self.totals[*group] = self.totals[*group].sub_wrapping(*value);
                     }
                 }
                 return Err(leaves::<T>());
             };
-            self.sums[*group] = sum;
+            self.totals[*group] = sum;
         }
         self.fresh.clear();
         for (row, group) in groups.iter().enumerate() {
@@ -169,7 +169,7 @@ impl<T: ArrowPrimitiveType> Sums<T> {
     }
 
     fn take(&mut self, emit: EmitTo) -> ArrayRef {
-        let sums = emit.take_needed(&mut self.sums);
+        let sums = emit.take_needed(&mut self.totals);
         let seen = emit.take_needed(&mut self.seen);
         let nulls = seen.contains(&false).then(|| NullBuffer::from(seen));
         Arc::new(PrimitiveArray::<T>::new(sums.into(), nulls))
@@ -215,7 +215,7 @@ impl<T: ArrowPrimitiveType + Send> GroupsAccumulator for Sums<T> {
     }
 
     fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<T::Native>() + self.seen.capacity()
+        self.totals.capacity() * size_of::<T::Native>() + self.seen.capacity()
     }
 }
 
