@@ -7,6 +7,7 @@ mod canonical;
 mod conditional;
 mod json;
 mod sum;
+mod times;
 mod window;
 
 use std::sync::Arc;
@@ -21,12 +22,12 @@ pub(crate) use arithmetic::with_operators;
 pub(crate) use bounded::{Bounds, Concatenation};
 pub(crate) use canonical::Canonical;
 pub(crate) use conditional::{ShortCircuit, short_circuited};
-pub(crate) use sum::as_take_back;
 pub use window::{TUMBLE, window_fields, window_functions};
 
 /// Puts the functions into a session, and the rules that make its operators careful.
 pub(crate) fn install(state: &mut SessionState, bounds: Bounds) -> Result<()> {
     json::install(state)?;
+    times::install(state)?;
     bounded::install(state, bounds)?;
     state.register_udaf(sum::checked_sum())?;
     state.add_analyzer_rule(Arc::new(arithmetic::Checked::new(bounds)));

@@ -1,12 +1,12 @@
 //! `sum` of whole numbers that does not wrap around: what would leave the type is an error. Everything else is summed as
 //! `DataFusion` does.
 
-use std::any::Any;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, ArrowNativeTypeOp, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, Decimal128Array, PrimitiveArray};
 use arrow::buffer::NullBuffer;
-use arrow::datatypes::{DataType, FieldRef, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Decimal128Type, Field, FieldRef, Int64Type, UInt64Type};
 use datafusion::common::{Result, ScalarValue, exec_err};
 use datafusion::error::DataFusionError;
 use datafusion::functions_aggregate::sum::Sum;
@@ -54,7 +54,10 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn state_fields(&self, arguments: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        self.0.state_fields(arguments)
+        if arguments.is_distinct || !arguments.return_type().is_integer() {
+            return self.0.state_fields(arguments);
+        }
+        Ok(vec![Arc::new(Field::new(format!("{}[sum]", arguments.name), DataType::Decimal128(38, 0), true))])
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs<'_>) -> bool {
@@ -86,94 +89,50 @@ fn leaves<T: ArrowPrimitiveType>() -> DataFusionError {
     DataFusionError::Execution(format!("sum: the result is out of the range of {}", T::DATA_TYPE))
 }
 
-/// Sums of many groups. A batch is taken whole or not at all: where a sum would leave its type, what was added before is taken
-/// off again.
+/// Sums of many groups. They are kept wide enough for as many values as there can be, so that only what comes out must fit:
+/// then it does not matter in which order values come, and in which parts.
 struct Sums<T: ArrowPrimitiveType> {
-    totals: Vec<T::Native>,
+    totals: Vec<i128>,
     seen: Vec<bool>,
-    /// The groups that the last batch made seen.
-    fresh: Vec<usize>,
-}
-
-/// A groups accumulator that can take its last batch back.
-pub(crate) trait TakeBack {
-    /// Undoes the update with this batch, which was the last.
-    fn take_back(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>);
-}
-
-/// The accumulator as one that can take a batch back, which those that may refuse one can.
-pub(crate) fn as_take_back(accumulator: &mut dyn GroupsAccumulator) -> Option<&mut dyn TakeBack> {
-    let any = accumulator as &mut dyn Any;
-    if any.is::<Sums<Int64Type>>() {
-        return any.downcast_mut::<Sums<Int64Type>>().map(|sums| sums as &mut dyn TakeBack);
-    }
-    any.downcast_mut::<Sums<UInt64Type>>().map(|sums| sums as &mut dyn TakeBack)
-}
-
-impl<T: ArrowPrimitiveType> TakeBack for Sums<T> {
-    fn take_back(&mut self, values: &[ArrayRef], groups: &[usize], filter: Option<&BooleanArray>) {
-        let values = values[0].as_primitive::<T>();
-        let selected = selected(values.nulls(), filter);
-        for (row, (group, value)) in groups.iter().zip(values.values().iter()).enumerate() {
-            if selected.as_ref().is_none_or(|selected| selected.is_valid(row)) {
-                self.totals[*group] = self.totals[*group].sub_wrapping(*value);
-            }
-        }
-        for group in self.fresh.drain(..) {
-            self.seen[group] = false;
-        }
-    }
+    kind: PhantomData<fn() -> T>,
 }
 
 impl<T: ArrowPrimitiveType> Default for Sums<T> {
     fn default() -> Self {
-        Self { totals: Vec::new(), seen: Vec::new(), fresh: Vec::new() }
+        Self { totals: Vec::new(), seen: Vec::new(), kind: PhantomData }
     }
 }
 
 impl<T: ArrowPrimitiveType> Sums<T> {
-    fn add(
+    fn add<P: ArrowPrimitiveType>(
         &mut self,
-        values: &PrimitiveArray<T>,
+        values: &PrimitiveArray<P>,
         groups: &[usize],
         filter: Option<&BooleanArray>,
-        total: usize,
-    ) -> Result<()> {
-        self.totals.resize(total, T::Native::ZERO);
-        self.seen.resize(total, false);
+        count: usize,
+    ) where
+        P::Native: Into<i128>,
+    {
+        self.totals.resize(count, 0);
+        self.seen.resize(count, false);
         let selected = selected(values.nulls(), filter);
-        let counts = |row: usize| selected.as_ref().is_none_or(|selected| selected.is_valid(row));
-        let items = values.values();
-        for (row, (group, value)) in groups.iter().zip(items.iter()).enumerate() {
-            if !counts(row) {
-                continue;
-            }
-            let Ok(sum) = self.totals[*group].add_checked(*value) else {
-                for (row, (group, value)) in groups.iter().zip(items.iter()).enumerate().take(row) {
-                    if counts(row) {
-                        self.totals[*group] = self.totals[*group].sub_wrapping(*value);
-                    }
-                }
-                return Err(leaves::<T>());
-            };
-            self.totals[*group] = sum;
-        }
-        self.fresh.clear();
-        for (row, group) in groups.iter().enumerate() {
-            if counts(row) && !self.seen[*group] {
+        for (row, (group, value)) in groups.iter().zip(values.values().iter()).enumerate() {
+            if selected.as_ref().is_none_or(|selected| selected.is_valid(row)) {
+                self.totals[*group] += (*value).into();
                 self.seen[*group] = true;
-                self.fresh.push(*group);
             }
         }
-        Ok(())
     }
 
-    fn take(&mut self, emit: EmitTo) -> ArrayRef {
-        let sums = emit.take_needed(&mut self.totals);
+    fn take(&mut self, emit: EmitTo) -> (Vec<i128>, Option<NullBuffer>) {
+        let totals = emit.take_needed(&mut self.totals);
         let seen = emit.take_needed(&mut self.seen);
-        let nulls = seen.contains(&false).then(|| NullBuffer::from(seen));
-        Arc::new(PrimitiveArray::<T>::new(sums.into(), nulls))
+        (totals, seen.contains(&false).then(|| NullBuffer::from(seen)))
     }
+}
+
+fn state_of(totals: Vec<i128>, nulls: Option<NullBuffer>) -> Result<ArrayRef> {
+    Ok(Arc::new(Decimal128Array::new(totals.into(), nulls).with_precision_and_scale(38, 0)?))
 }
 
 /// The rows that count: neither null nor filtered out. `None` if all do.
@@ -185,46 +144,54 @@ fn selected(nulls: Option<&NullBuffer>, filter: Option<&BooleanArray>) -> Option
     NullBuffer::union(nulls, filter.as_ref())
 }
 
-impl<T: ArrowPrimitiveType + Send> GroupsAccumulator for Sums<T> {
+impl<T: ArrowPrimitiveType> GroupsAccumulator for Sums<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
         groups: &[usize],
         filter: Option<&BooleanArray>,
-        total: usize,
+        count: usize,
     ) -> Result<()> {
-        self.add(values[0].as_primitive::<T>(), groups, filter, total)
+        self.add(values[0].as_primitive::<T>(), groups, filter, count);
+        Ok(())
     }
 
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
-        Ok(self.take(emit))
+        let (totals, nulls) = self.take(emit);
+        let narrow = |total: i128| T::Native::try_from(total).map_err(|_| leaves::<T>());
+        let values = totals.into_iter().map(narrow).collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(PrimitiveArray::<T>::new(values.into(), nulls)))
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
-        Ok(vec![self.take(emit)])
+        let (totals, nulls) = self.take(emit);
+        Ok(vec![state_of(totals, nulls)?])
     }
 
-    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], total: usize) -> Result<()> {
-        self.add(values[0].as_primitive::<T>(), groups, None, total)
+    fn merge_batch(&mut self, values: &[ArrayRef], groups: &[usize], count: usize) -> Result<()> {
+        self.add(values[0].as_primitive::<Decimal128Type>(), groups, None, count);
+        Ok(())
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
         let values = values[0].as_primitive::<T>();
-        let nulls = selected(values.nulls(), filter);
-        Ok(vec![Arc::new(PrimitiveArray::<T>::new(values.values().clone(), nulls))])
+        let wide = values.values().iter().map(|value| (*value).into()).collect();
+        Ok(vec![state_of(wide, selected(values.nulls(), filter))?])
     }
 
     fn size(&self) -> usize {
-        self.totals.capacity() * size_of::<T::Native>() + self.seen.capacity()
+        self.totals.capacity() * size_of::<i128>() + self.seen.capacity()
     }
 }
 
 /// One sum, from which rows can be taken off again.
 struct Whole<T: ArrowPrimitiveType> {
-    /// Wide enough for as many values as there can be, so that only what comes out must fit.
     sum: i128,
     count: u64,
-    kind: std::marker::PhantomData<fn() -> T>,
+    kind: PhantomData<fn() -> T>,
 }
 
 impl<T: ArrowPrimitiveType> std::fmt::Debug for Whole<T> {
@@ -235,7 +202,7 @@ impl<T: ArrowPrimitiveType> std::fmt::Debug for Whole<T> {
 
 impl<T: ArrowPrimitiveType> Default for Whole<T> {
     fn default() -> Self {
-        Self { sum: 0, count: 0, kind: std::marker::PhantomData }
+        Self { sum: 0, count: 0, kind: PhantomData }
     }
 }
 
@@ -282,11 +249,13 @@ where
     }
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.value()?])
+        Ok(vec![ScalarValue::Decimal128((self.count > 0).then_some(self.sum), 38, 0)])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.change(&states[0], 1);
+        let states = states[0].as_primitive::<Decimal128Type>();
+        self.count += (states.len() - states.null_count()) as u64;
+        self.sum += states.iter().flatten().sum::<i128>();
         Ok(())
     }
 

@@ -22,7 +22,6 @@ use datafusion::physical_plan::aggregates::order::GroupOrdering;
 use super::buffered::RowGroups;
 use super::chain::{compute_error, words_of};
 use super::readable;
-use crate::functions::as_take_back;
 
 /// The aggregates of a GROUP BY, compiled against the prepared input.
 #[derive(Debug)]
@@ -177,33 +176,9 @@ impl GroupTable {
         // Nothing has changed yet.
         let inputs = inputs.map_err(|error| Error::Refused(words_of(&error)))?;
         self.intern(rows).map_err(compute_error)?;
-        self.update_cautious(&inputs)?;
         for (accumulator, (values, filter)) in self.accumulators.iter_mut().zip(&inputs) {
-            if as_take_back(accumulator.as_mut()).is_none() {
-                let updated = accumulator.update_batch(values, &self.indices, filter.as_ref(), self.groups);
-                updated.map_err(compute_error)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Accumulators that may refuse a batch come first; if one does, those before it take theirs back.
-    fn update_cautious(&mut self, inputs: &[(Vec<ArrayRef>, Option<BooleanArray>)]) -> Result<()> {
-        for at in 0..inputs.len() {
-            let (values, filter) = &inputs[at];
-            let accumulator = self.accumulators[at].as_mut();
-            if as_take_back(accumulator).is_none() {
-                continue;
-            }
-            let Err(error) = accumulator.update_batch(values, &self.indices, filter.as_ref(), self.groups) else {
-                continue;
-            };
-            for (accumulator, (values, filter)) in self.accumulators[..at].iter_mut().zip(inputs) {
-                if let Some(accumulator) = as_take_back(accumulator.as_mut()) {
-                    accumulator.take_back(values, &self.indices, filter.as_ref());
-                }
-            }
-            return Err(Error::Refused(words_of(&error)));
+            let updated = accumulator.update_batch(values, &self.indices, filter.as_ref(), self.groups);
+            updated.map_err(compute_error)?;
         }
         Ok(())
     }
