@@ -227,6 +227,22 @@ pub struct Query {
     pub json: bool,
 }
 
+/// Help texts stand in lines in the source; a paragraph is one line to whoever wraps it. Lines that are set off stay.
+fn paragraphs(text: &str) -> String {
+    let mut wrapped = String::with_capacity(text.len());
+    let is_set_off = |line: &str| line.is_empty() || line.starts_with([' ', '-', '|']);
+    let mut before: Option<&str> = None;
+    for line in text.lines() {
+        if let Some(before) = before {
+            let goes_on = !is_set_off(before) && !is_set_off(line) && !before.ends_with(':');
+            wrapped.push(if goes_on { ' ' } else { '\n' });
+        }
+        wrapped.push_str(line);
+        before = Some(line);
+    }
+    wrapped
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -245,20 +261,4 @@ mod tests {
         assert!(host("0.0.0.0").is_ok_and(|host| !host.is_loopback()));
         assert!(host("example.com").is_err());
     }
-}
-
-/// Help texts stand in lines in the source; a paragraph is one line to whoever wraps it. Lines that are set off stay.
-fn paragraphs(text: &str) -> String {
-    let mut wrapped = String::with_capacity(text.len());
-    let is_set_off = |line: &str| line.is_empty() || line.starts_with([' ', '-', '|']);
-    let mut before: Option<&str> = None;
-    for line in text.lines() {
-        if let Some(before) = before {
-            let goes_on = !is_set_off(before) && !is_set_off(line) && !before.ends_with(':');
-            wrapped.push(if goes_on { ' ' } else { '\n' });
-        }
-        wrapped.push_str(line);
-        before = Some(line);
-    }
-    wrapped
 }
