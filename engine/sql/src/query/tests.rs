@@ -225,7 +225,7 @@ async fn deep_and_long_sql_is_answered_or_refused() {
         assert!(matches!(error, QueryError::Invalid { .. }), "{error:?}");
     }
     let sum = format!("SELECT a{} AS s FROM numbers LIMIT 1", "+a".repeat(1_000));
-    let patient = engine_of(QueryOptions { timeout: Duration::from_secs(600), ..QueryOptions::default() });
+    let patient = engine_of(QueryOptions { timeout: Duration::from_mins(10), ..QueryOptions::default() });
     assert_eq!(rows(&patient, &sum, &[]).await, Ok(vec![json!({"s": 0})]));
     let longer = format!("SELECT a{} AS s FROM numbers", "+a".repeat(1_001));
     let hint = "the SQL has 1001 operators, and 1000 are allowed; write a list of values with IN";
