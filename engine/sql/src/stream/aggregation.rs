@@ -9,9 +9,10 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
 use cornjacket_core::aggregate::{Aggregation, Groups};
+use cornjacket_core::guard::guarded;
 use cornjacket_core::print::check_printable;
 use cornjacket_core::{Error, Result};
-use datafusion::common::Result as DataFusionResult;
+use datafusion::common::{Result as DataFusionResult, ScalarValue};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{EmitTo, GroupsAccumulator};
 use datafusion::physical_expr::aggregate::{AggregateFunctionExpr, LoweredAggregate};
@@ -62,14 +63,6 @@ impl GroupBy {
         })
     }
 
-    /// Some aggregates find out only when an accumulator is made that they cannot work on their arguments' types.
-    pub(super) fn probe(&self) -> DataFusionResult<()> {
-        for aggregate in self.aggregates.iter().filter(|a| !a.aggregate.groups_accumulator_supported()) {
-            aggregate.aggregate.create_accumulator()?;
-        }
-        Ok(())
-    }
-
     /// The key columns as their own batch schema allows a group table to hold them.
     pub(super) fn group_values(&self) -> DataFusionResult<Option<Box<dyn GroupValues>>> {
         if self.keys == 0 {
@@ -82,6 +75,30 @@ impl GroupBy {
 /// The aggregation of a window: makes the panes of one GROUP BY.
 #[derive(Debug)]
 pub(super) struct PaneFactory(pub(super) Arc<GroupBy>);
+
+impl PaneFactory {
+    /// Computes a window of two rows, with a snapshot in between. Many aggregates find out only then that they cannot work on
+    /// their arguments' types, or that what they keep cannot be saved.
+    pub(super) fn probe(&self) -> Result<()> {
+        let sample = |field: &FieldRef| {
+            let value = ScalarValue::new_default(field.data_type()).or_else(|_| ScalarValue::try_new_null(field.data_type()));
+            let null = ScalarValue::try_new_null(field.data_type());
+            ScalarValue::iter_to_array([value?, null?])
+        };
+        let fields = self.0.input.fields();
+        // A type of which no value can be made up is tried by its first row.
+        let Ok(columns) = fields.iter().map(sample).collect::<DataFusionResult<Vec<_>>>() else { return Ok(()) };
+        let nullable: Vec<Field> = fields.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
+        let options = RecordBatchOptions::new().with_row_count(Some(2));
+        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)?;
+        guarded(|| {
+            let (mut first, mut again) = (self.create()?, self.create()?);
+            first.update(&rows)?;
+            again.merge(&first.take_state()?)?;
+            again.evaluate().map(|_| ())
+        })
+    }
+}
 
 impl Aggregation for PaneFactory {
     fn keys(&self) -> usize {

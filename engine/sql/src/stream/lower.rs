@@ -180,9 +180,8 @@ impl<'a> Lowering<'a> {
         let group_by = calls
             .and_then(|calls| GroupBy::new(prepared_keys, calls, plain_schema(&schema), Arc::new(Schema::new(fields))));
         let group_by = group_by.map_err(|error| self.fault(&error))?;
-        group_by.probe().map_err(|error| self.fault(&error))?;
         let aggregation = PaneFactory(Arc::new(group_by));
-        aggregation.create().map_err(|error| mismatch::fault(&error.to_string(), &self.context))?;
+        aggregation.probe().map_err(|error| mismatch::fault(&error.to_string(), &self.context))?;
         let window = TumbleSpec {
             width,
             lateness: self.options.lateness,

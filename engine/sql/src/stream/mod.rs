@@ -6,6 +6,8 @@
 //! accumulators are.
 
 mod aggregation;
+#[cfg(test)]
+mod aggregation_tests;
 mod buffered;
 mod chain;
 mod faults;
