@@ -30,3 +30,4 @@ mod values;
 mod watch;
 mod watermarks;
 mod webhooks;
+mod yaml;

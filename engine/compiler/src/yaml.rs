@@ -185,9 +185,11 @@ impl Converter<'_> {
         let value = match raw.value {
             Raw::Null => Value::Null,
             Raw::Typed => {
-                Value::Scalar(Scalar { text: self.text[span.clone()].trim().into(), quoted: false, expanded: false })
+                // `!!int "3"` is a number.
+                let text = self.text[span.clone()].trim().trim_matches(['"', '\'']);
+                Value::Scalar(Scalar { text: text.into(), quoted: false, expanded: false })
             }
-            Raw::Text(text) => Value::Scalar(Scalar { quoted: self.is_quoted(&span), text, expanded: false }),
+            Raw::Text(text) => Value::Scalar(Scalar { quoted: self.is_text(&span), text, expanded: false }),
             Raw::List(items) => Value::List(items.into_iter().map(|item| self.node(item)).collect()),
             Raw::Map(entries) => Value::Map(self.entries(entries)),
         };
@@ -200,8 +202,10 @@ impl Converter<'_> {
         span_of(location, self.text)
     }
 
-    fn is_quoted(&self, span: &Span) -> bool {
-        self.text[span.start..].starts_with(['"', '\'', '|', '>'])
+    /// Whether a scalar is a text whatever it looks like: by its quotes or its tag.
+    fn is_text(&self, span: &Span) -> bool {
+        let has_tag = || self.text[..span.start].trim_end().ends_with("!!str");
+        self.text[span.start..].starts_with(['"', '\'', '|', '>']) || has_tag()
     }
 
     /// A key written twice is reported, and its first value counts.

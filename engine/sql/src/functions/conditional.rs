@@ -20,6 +20,10 @@ use datafusion::logical_expr::{BinaryExpr, Case, ColumnarValue, Expr, ExprSchema
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::physical_expr::expressions::{self, CaseExpr, CastExpr, Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 /// Functions that give a value or null whatever they are given.
 const SAFE: [&str; 23] = [
@@ -167,6 +171,42 @@ pub(crate) fn short_circuited(expression: Arc<dyn PhysicalExpr>, input: &Schema)
         Ok(Transformed::yes(Arc::new(lazy) as Arc<dyn PhysicalExpr>))
     })?;
     Ok(rewritten.data)
+}
+
+/// Makes the conditions and columns of a query compute so, too.
+#[derive(Debug)]
+pub(crate) struct ShortCircuits;
+
+impl PhysicalOptimizerRule for ShortCircuits {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let rewritten = plan.transform_up(|node| {
+            if let Some(filter) = node.downcast_ref::<FilterExec>() {
+                let predicate = short_circuited(Arc::clone(filter.predicate()), &filter.input().schema())?;
+                let filter = FilterExecBuilder::from(filter).with_predicate(predicate).build()?;
+                return Ok(Transformed::yes(Arc::new(filter) as Arc<dyn ExecutionPlan>));
+            }
+            if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
+                let input = projection.input().schema();
+                let columns = projection.expr().iter().map(|column| {
+                    let expr = short_circuited(Arc::clone(&column.expr), &input)?;
+                    Ok(ProjectionExpr { expr, alias: column.alias.clone() })
+                });
+                let columns = columns.collect::<Result<Vec<_>>>()?;
+                let projection = ProjectionExec::try_new(columns, Arc::clone(projection.input()))?;
+                return Ok(Transformed::yes(Arc::new(projection) as Arc<dyn ExecutionPlan>));
+            }
+            Ok(Transformed::no(node))
+        })?;
+        Ok(rewritten.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "short_circuits"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }
 
 fn compiled_can_fail(expression: &Arc<dyn PhysicalExpr>, input: &Schema) -> bool {

@@ -21,7 +21,7 @@ use datafusion::logical_expr::ReturnFieldArgs;
 pub(crate) use arithmetic::with_operators;
 pub(crate) use bounded::{Bounds, Concatenation};
 pub(crate) use canonical::Canonical;
-pub(crate) use conditional::{ShortCircuit, short_circuited};
+pub(crate) use conditional::{ShortCircuit, ShortCircuits, short_circuited};
 pub use window::{TUMBLE, window_fields, window_functions};
 
 /// Puts the functions into a session, and the rules that make its operators careful.

@@ -28,7 +28,7 @@ use datafusion::prelude::SessionConfig;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::functions::{Bounds, install};
+use crate::functions::{Bounds, ShortCircuits, install};
 
 pub use run::Rows;
 pub use table::TableSource;
@@ -183,7 +183,8 @@ fn session(catalog: &Arc<MemoryCatalogProvider>, memory_bytes: usize) -> Result<
         .with_target_partitions(1);
     // Stored text is Utf8, and so is everything that comes of it.
     config.options_mut().sql_parser.map_string_types_to_utf8view = false;
-    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().build();
+    let state = SessionStateBuilder::new().with_config(config).with_default_features();
+    let mut state = state.with_physical_optimizer_rule(Arc::new(ShortCircuits)).build();
     state.catalog_list().register_catalog(CATALOG.into(), Arc::clone(catalog) as _);
     // What functions make is not in the account of the query's memory, so it is bounded by a part of that.
     let most = memory_bytes as u64 / 4;

@@ -379,3 +379,49 @@ async fn now_is_one_time_for_a_query() {
     let sql = "SELECT count(DISTINCT now()) AS n, bool_and(now() > timestamp '2026-01-01') AS later FROM numbers";
     assert_eq!(rows(&engine, sql, &[]).await, Ok(vec![json!({"n": 1, "later": true})]));
 }
+
+/// The same care as in streams.
+#[tokio::test]
+async fn values_are_those_of_streams() {
+    let engine = small();
+    let one = |sql: &str| {
+        format!("SELECT {sql} AS x FROM (VALUES (9223372036854775807, 0, 2.0, '{{\"k\":\"door\"}}')) t(n, z, d, j)")
+    };
+    for (sql, expected) in [
+        ("j->>'k' = 'door' AND j->'k' IS NOT NULL", json!(true)),
+        ("j->>'k' || '!'", json!("door!")),
+        ("j->'k'", json!("door")),
+        ("z <> 0 AND 10 / z > 1", json!(false)),
+        ("z = 0 OR 10 / z > 1", json!(true)),
+        ("CASE WHEN z <> 0 THEN 10 / z END", Value::Null),
+        ("to_timestamp(z)", json!("1970-01-01T00:00:00Z")),
+        ("TIMESTAMP '9999-12-31T23:59:59Z' > now()", json!(true)),
+        ("date_trunc('day', TIMESTAMP '0001-01-01T10:00:00')", json!("0001-01-01T00:00:00Z")),
+        ("lpad('a', 3, 'x')", json!("xxa")),
+        ("n - 1", json!(i64::MAX - 1)),
+    ] {
+        assert_eq!(rows(&engine, &one(sql), &[]).await, Ok(vec![json!({"x": expected})]), "{sql}");
+    }
+    for (sql, words) in [
+        ("n + 1", "9223372036854775807 + 1"),
+        ("-(-n - 1)", "0 - -9223372036854775808"),
+        ("lpad('a', n, 'x')", "lpad: a value would take up to 9223372036854775807 bytes"),
+        ("length(lpad('a', 2000000000, 'x'))", "lpad: a value would take up to 2000000000 bytes"),
+        ("repeat('a', n)", "repeat: a value would take up to"),
+        ("array_length(range(0, n))", "range: a value would take up to"),
+        ("CAST(CAST(n / 4294967298 AS int) AS date)", "a date outside the years 1 to 9999"),
+    ] {
+        let message = error(&engine, &one(sql)).await.to_string();
+        assert!(message.contains(words), "{sql}: {message}");
+    }
+    let sum = "SELECT sum(x) AS s FROM (VALUES (9223372036854775807), (1)) t(x)";
+    assert_eq!(error(&engine, sum).await.to_string(), "sum: the result is out of the range of Int64");
+    let filtered = "SELECT sum(10 / x) FILTER (WHERE x <> 0) AS s, count(*) AS n FROM (VALUES (0), (5)) t(x)";
+    assert_eq!(rows(&engine, filtered, &[]).await, Ok(vec![json!({"s": 2, "n": 2})]));
+    let condition = "SELECT count(*) AS n FROM numbers WHERE a <> 0 AND 10 / a > 0";
+    assert_eq!(rows(&engine, condition, &[]).await, Ok(vec![json!({"n": 10})]));
+    let zeros = "SELECT x, count(*) AS n FROM (VALUES (0.0::double), (-0.0::double)) t(x) GROUP BY x";
+    assert_eq!(rows(&engine, zeros, &[]).await, Ok(vec![json!({"x": 0.0, "n": 2})]));
+    let distinct = "SELECT count(*) AS n FROM (SELECT DISTINCT x FROM (VALUES (0.0::double), (-0.0::double)) t(x))";
+    assert_eq!(rows(&engine, distinct, &[]).await, Ok(vec![json!({"n": 1})]));
+}

@@ -81,16 +81,19 @@ impl PaneFactory {
     /// their arguments' types, or that what they keep cannot be saved.
     pub(super) fn probe(&self) -> Result<()> {
         let sample = |field: &FieldRef| {
-            let value = ScalarValue::new_default(field.data_type()).or_else(|_| ScalarValue::try_new_null(field.data_type()));
             let null = ScalarValue::try_new_null(field.data_type());
-            ScalarValue::iter_to_array([value?, null?])
+            let value = ScalarValue::new_default(field.data_type()).or_else(|error| match &null {
+                Ok(null) if field.is_nullable() => Ok(null.clone()),
+                _ => Err(error),
+            })?;
+            let other = if field.is_nullable() { null? } else { value.clone() };
+            ScalarValue::iter_to_array([value, other])
         };
         let fields = self.0.input.fields();
         // A type of which no value can be made up is tried by its first row.
         let Ok(columns) = fields.iter().map(sample).collect::<DataFusionResult<Vec<_>>>() else { return Ok(()) };
-        let nullable: Vec<Field> = fields.iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(2));
-        let rows = RecordBatch::try_new_with_options(Arc::new(Schema::new(nullable)), columns, &options)?;
+        let rows = RecordBatch::try_new_with_options(Arc::clone(&self.0.input), columns, &options)?;
         guarded(|| {
             let (mut first, mut again) = (self.create()?, self.create()?);
             first.update(&rows)?;

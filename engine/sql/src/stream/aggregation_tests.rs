@@ -26,14 +26,19 @@ fn aggregates_that_compile_can_be_computed() {
         DataType::new_list(DataType::Int64, true),
         DataType::Struct(vec![Field::new("x", DataType::Float64, true)].into()),
     ];
-    let fields: Vec<Field> = types.iter().zip(&kinds).map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
+    let fields: Vec<Field> =
+        types.iter().zip(&kinds).map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect();
     let schema: SchemaRef = Arc::new(Schema::new(fields));
     let tables = Tables { schemas: [("all".to_string(), Arc::clone(&schema))].into() };
     let (mut compiled, mut refused) = (0, 0);
     for name in of_streams().aggregates.keys() {
         for kind in types.iter().chain(&["CAST(ts AS date)", "CAST(d AS decimal(20, 3))", "t::bytea", "ts - ts"]) {
-            for arguments in [(*kind).to_string(), format!("{kind}, {kind}"), format!("{kind}, 0.5"), format!("{kind}, ','")] {
-                let sql = format!("SELECT tumble(interval '1 minute') AS w, \"{name}\"({arguments}) AS x FROM all GROUP BY w");
+            for arguments in
+                [(*kind).to_string(), format!("{kind}, {kind}"), format!("{kind}, 0.5"), format!("{kind}, ','")]
+            {
+                let sql = format!(
+                    "SELECT tumble(interval '1 minute') AS w, \"{name}\"({arguments}) AS x FROM all GROUP BY w"
+                );
                 let outcome = std::panic::catch_unwind(|| compile_stream(&sql, &tables, StreamOptions::default()));
                 let Ok(Ok(relation)) = outcome else {
                     refused += 1;

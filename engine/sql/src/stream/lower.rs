@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use cornjacket_core::aggregate::{Aggregation as _, Relation, TumbleSpec};
+use cornjacket_core::aggregate::{Relation, TumbleSpec};
 use datafusion::common::tree_node::TreeNode as _;
 use datafusion::common::{Column, DFSchema, DFSchemaRef, DataFusionError, Result as DataFusionResult, ScalarValue};
 use datafusion::execution::context::ExecutionProps;
