@@ -252,7 +252,7 @@ fn times() -> Vec<Case> {
         column("seconds", "to_timestamp(n)", &[days(1_767_225_600)], &[json!("2026-01-01T00:00:00Z")], &[]),
         column("far_seconds", "to_timestamp(n)", &[days(253_402_300_799)], &[json!("9999-12-31T23:59:59Z")], &[]),
         column("of_double", "to_timestamp(d)", &[json!({"d": 1.5})], &[json!("1970-01-01T00:00:01.5Z")], &[]),
-        // As PostgreSQL reads it. In an event it is refused.
+        // As PostgreSQL reads it, and as it is read in an event.
         column(
             "leap_second",
             "CAST(t AS timestamp)",

@@ -24,10 +24,16 @@ pub fn is_valid_event_time(time: Micros) -> bool {
     (0..=MAX_EVENT_TIME).contains(&time)
 }
 
-/// Reads an RFC 3339 time; digits beyond microseconds are cut off. `None` if it is not one.
+/// The years 1 to 9999 in UTC.
+const CALENDAR: std::ops::RangeInclusive<Micros> = -62_135_596_800 * SECOND..=253_402_300_800 * SECOND - 1;
+
+/// Reads an RFC 3339 time; digits beyond microseconds are cut off, and a second 60, which leap seconds have, is the first of the
+/// next minute. `None` if it is not one, or outside the years 1 to 9999.
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<Micros> {
-    parse_usual(text.as_bytes()).or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros()))
+    let parsed = parse_usual(text.as_bytes());
+    let parsed = parsed.or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros()));
+    parsed.filter(|time| CALENDAR.contains(time))
 }
 
 /// The form that nearly all times have, `2026-01-01T00:00:10.250Z`; everything else, a leap second too, is left to the
@@ -94,6 +100,23 @@ mod tests {
         assert!(is_valid_event_time(0));
         assert!(!is_valid_event_time(-1));
         assert!(!is_valid_event_time(MAX_EVENT_TIME + 1));
+    }
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (text, expected) in [
+            ("0001-01-01T00:00:00Z", Some(*CALENDAR.start())),
+            ("9999-12-31T23:59:59.999999Z", Some(*CALENDAR.end())),
+            ("0001-01-01T00:00:00+01:00", None),
+            ("9999-12-31T23:59:59-01:00", None),
+            ("0000-12-31T23:59:59Z", None),
+            ("1970-01-01T00:00:60Z", Some(60 * SECOND)),
+            ("1970-01-01T24:00:00Z", None),
+            ("1970-02-30T00:00:00Z", None),
+            ("1970-01-01T00:00:00+25:00", None),
+        ] {
+            assert_eq!(parse_rfc3339(text), expected, "{text}");
+        }
     }
 
     #[test]
