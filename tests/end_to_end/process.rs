@@ -163,7 +163,7 @@ impl Process {
     }
 
     pub async fn sql_answer(&self, sql: &str) -> (u16, Value) {
-        let body = json!({"sql": sql, "limit": 10_000_000});
+        let body = json!({"sql": sql, "limit": 1_000_000_000});
         let response =
             self.client.post(format!("{}/api/v1/sql", self.query)).json(&body).send().await.expect("answers");
         let status = response.status().as_u16();
