@@ -169,6 +169,7 @@ fn growth() -> Vec<Case> {
             &[json!(3)],
             &["array_resize:"],
         ),
+        column("nulls", "array_length(array_repeat(NULL, n))", &most, &[json!(3)], &["array_repeat:"]),
         column("range", "array_length(range(0, n))", &most, &[json!(3)], &["range:"]),
         column("series", "array_length(generate_series(n, 0, -1))", &most, &[json!(4)], &["generate_series:"]),
         column(
