@@ -262,18 +262,22 @@ async fn check(process: &mut Process, receiver: &Receiver, folder: &Path, accept
     let aside = ids(process, "SELECT event_id AS id FROM cornjacket.dead_letters").await;
     eprintln!("{} accepted, {} stored, {} set aside", accepted.len(), stored.len(), aside.len());
     assert_eq!(aside.is_empty(), !is_poisoned, "{aside:?}");
-    let failing =
-        "SELECT event_id AS id FROM soak.reading WHERE kind IN ('overflow', 'division', 'lpad', 'repeat', 'cast')";
-    assert!(ids(process, failing).await.is_subset(&aside), "something came out of what cannot be computed");
-    let plain = "SELECT event_id AS id FROM soak.reading WHERE kind = 'plain'";
-    assert!(ids(process, plain).await.is_disjoint(&aside), "what nothing is wrong with was set aside");
+    let failing = ["overflow", "division", "date", "lpad", "repeat", "cast"];
+    for kind in failing.into_iter().chain(["nan", "json", "plain"]) {
+        let of_kind = ids(process, &format!("SELECT event_id AS id FROM soak.reading WHERE kind = '{kind}'")).await;
+        let is_right = if failing.contains(&kind) { of_kind.is_subset(&aside) } else { of_kind.is_disjoint(&aside) };
+        assert!(is_right, "{kind}: what cannot be computed is set aside, and nothing else is");
+    }
+    // Millions of ids would not find room in a query's join.
+    let fine = format!("kind NOT IN ('{}')", failing.join("', '"));
 
     say(began, "everything is stored");
     // Silence closes the last windows.
-    let batch = "SELECT aggregate_id AS device, date_bin(interval '2 seconds', event_time, to_timestamp_micros(0)) AS \
-                 window_start, count(*) AS n, sum(value) AS total FROM soak.reading WHERE event_id NOT IN \
-                 (SELECT event_id FROM cornjacket.dead_letters) GROUP BY 1, 2 ORDER BY 1, 2";
-    let expected = process.sql(batch).await;
+    let batch = format!(
+        "SELECT aggregate_id AS device, date_bin(interval '2 seconds', event_time, to_timestamp_micros(0)) AS window_start, \
+         count(*) AS n, sum(value) AS total FROM soak.reading WHERE {fine} GROUP BY 1, 2 ORDER BY 1, 2"
+    );
+    let expected = process.sql(&batch).await;
     let windows = "SELECT device, window_start, n, total FROM windows ORDER BY 1, 2";
     let actual = process.sql_until(windows, |rows| rows.len() >= expected.len()).await;
     assert!(same(&actual, &expected), "windows are not those of batch");
@@ -288,9 +292,7 @@ async fn check(process: &mut Process, receiver: &Receiver, folder: &Path, accept
     let table = std::fs::read_to_string(folder.join("table.csv")).expect("the file");
     assert_eq!(table.lines().count(), expected.len() + 1, "a line per window, and the header");
 
-    let hot = "SELECT event_id AS id FROM soak.reading WHERE value > 990 AND event_id NOT IN \
-               (SELECT event_id FROM cornjacket.dead_letters)";
-    let hot = ids(process, hot).await;
+    let hot = ids(process, &format!("SELECT event_id AS id FROM soak.reading WHERE value > 990 AND {fine}")).await;
     say(began, "files are right");
     called(receiver, &hot).await;
     say(began, "everyone was called");
