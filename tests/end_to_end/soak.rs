@@ -262,8 +262,8 @@ async fn check(process: &mut Process, receiver: &Receiver, folder: &Path, accept
     let aside = ids(process, "SELECT event_id AS id FROM cornjacket.dead_letters").await;
     eprintln!("{} accepted, {} stored, {} set aside", accepted.len(), stored.len(), aside.len());
     assert_eq!(aside.is_empty(), !is_poisoned, "{aside:?}");
-    let failing = ["overflow", "division", "date", "lpad", "repeat", "cast"];
-    for kind in failing.into_iter().chain(["nan", "json", "plain"]) {
+    let failing = ["overflow", "division", "date", "lpad", "repeat", "cast", "nan"];
+    for kind in failing.into_iter().chain(["json", "plain"]) {
         let of_kind = ids(process, &format!("SELECT event_id AS id FROM soak.reading WHERE kind = '{kind}'")).await;
         let is_right = if failing.contains(&kind) { of_kind.is_subset(&aside) } else { of_kind.is_disjoint(&aside) };
         assert!(is_right, "{kind}: what cannot be computed is set aside, and nothing else is");
