@@ -65,9 +65,8 @@ pub enum FieldType {
 }
 
 impl FieldType {
-    /// The Arrow type of a column of this type.
-    #[must_use]
-    pub fn arrow(&self) -> DataType {
+    /// The Arrow type of a column of this type, with the mark of JSON on what is nested in it if that is wanted.
+    fn arrow(&self, is_marked: bool) -> DataType {
         match self {
             Self::Boolean => DataType::Boolean,
             Self::Int => DataType::Int32,
@@ -76,24 +75,16 @@ impl FieldType {
             Self::Double => DataType::Float64,
             Self::String | Self::Json => DataType::Utf8,
             Self::Timestamp => timestamp_type(),
-            Self::List(item) => DataType::List(Arc::new(ArrowField::new("item", item.arrow(), true))),
-            Self::Struct(fields) => DataType::Struct(fields.iter().map(Field::arrow).collect::<Fields>()),
-        }
-    }
-
-    /// As [`FieldType::arrow`], with the mark of JSON on what is nested in it: what SQL sees.
-    fn marked(&self) -> DataType {
-        match self {
-            Self::List(item) => {
-                DataType::List(Arc::new(item.marked_field(ArrowField::new("item", item.marked(), true))))
+            Self::List(item) => DataType::List(Arc::new(item.column("item", true, is_marked))),
+            Self::Struct(fields) => {
+                DataType::Struct(fields.iter().map(|field| field.column(is_marked)).collect::<Fields>())
             }
-            Self::Struct(fields) => DataType::Struct(fields.iter().map(Field::marked).collect::<Fields>()),
-            plain => plain.arrow(),
         }
     }
 
-    fn marked_field(&self, field: ArrowField) -> ArrowField {
-        if matches!(self, Self::Json) { json::marked(field) } else { field }
+    fn column(&self, name: &str, nullable: bool, is_marked: bool) -> ArrowField {
+        let field = ArrowField::new(name, self.arrow(is_marked), nullable);
+        if is_marked && matches!(self, Self::Json) { json::marked(field) } else { field }
     }
 
     /// Its name in the pipeline file.
@@ -158,12 +149,9 @@ impl Field {
         self
     }
 
-    pub(crate) fn arrow(&self) -> ArrowField {
-        ArrowField::new(&self.name, self.data_type.arrow(), self.optional)
-    }
-
-    fn marked(&self) -> ArrowField {
-        self.data_type.marked_field(ArrowField::new(&self.name, self.data_type.marked(), self.optional))
+    /// The column that it is stored in, or, with the mark of JSON, the one that SQL sees.
+    pub(crate) fn column(&self, is_marked: bool) -> ArrowField {
+        self.data_type.column(&self.name, self.optional, is_marked)
     }
 }
 
@@ -221,10 +209,9 @@ impl EventType {
         unknown_fields: UnknownFields,
         watermark: WatermarkPolicy,
     ) -> Self {
-        let payload: Vec<ArrowField> = fields.iter().map(Field::arrow).collect();
-        let stored = schema(stored_envelope(), &payload);
-        let payload: Vec<ArrowField> = fields.iter().map(Field::marked).collect();
-        let table = schema(table_envelope(), &payload);
+        let columns = |is_marked| fields.iter().map(move |field: &Field| field.column(is_marked));
+        let stored = schema(stored_envelope(), columns(false));
+        let table = schema(table_envelope(), columns(true));
         Self { name: name.into(), topic: topic.into(), fields, unknown_fields, watermark, stored, table }
     }
 
@@ -287,8 +274,8 @@ fn empty_texts(rows: usize) -> ArrayRef {
     Arc::new(StringArray::new(OffsetBuffer::new_zeroed(rows), Buffer::default(), None))
 }
 
-fn schema(envelope: Vec<ArrowField>, payload: &[ArrowField]) -> SchemaRef {
-    Arc::new(Schema::new(envelope.into_iter().chain(payload.iter().cloned()).collect::<Vec<_>>()))
+fn schema(envelope: Vec<ArrowField>, payload: impl Iterator<Item = ArrowField>) -> SchemaRef {
+    Arc::new(Schema::new(envelope.into_iter().chain(payload).collect::<Vec<_>>()))
 }
 
 fn stored_envelope() -> Vec<ArrowField> {

@@ -25,7 +25,7 @@ pub fn is_valid_event_time(time: Micros) -> bool {
 }
 
 /// The years 1 to 9999 in UTC.
-const CALENDAR: std::ops::RangeInclusive<Micros> = -62_135_596_800 * SECOND..=253_402_300_800 * SECOND - 1;
+pub(crate) const CALENDAR: std::ops::RangeInclusive<Micros> = -62_135_596_800 * SECOND..=253_402_300_800 * SECOND - 1;
 
 /// Reads an RFC 3339 time; digits beyond microseconds are cut off, and a second 60, which leap seconds have, is the first of the
 /// next minute. `None` if it is not one, or outside the years 1 to 9999.

@@ -41,7 +41,7 @@ impl Record {
     pub fn new(fields: &[Field]) -> Self {
         let column =
             |field: &Field| FieldColumn { field: field.clone(), column: Column::new(&field.data_type), seen: 0 };
-        let arrow = fields.iter().map(Field::arrow).collect();
+        let arrow = fields.iter().map(|field| field.column(false)).collect();
         Self { columns: fields.iter().map(column).collect(), arrow, object: 0 }
     }
 

@@ -3,11 +3,9 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
-use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder};
-use arrow::json::writer::{LineDelimited, WriterBuilder};
+use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, LineDelimited, NullableEncoder, WriterBuilder};
 use serde_json::Value;
 
 use super::value::Printer;
@@ -73,13 +71,9 @@ impl EncoderFactory for Printers {
             }
             _ => Box::new(Values { printer: Printer(self.0), field, array }),
         };
-        Ok(Some(NullableEncoder::new(encoder, nulls_of(array))))
+        // A dictionary's key may point to null.
+        Ok(Some(NullableEncoder::new(encoder, array.logical_nulls())))
     }
-}
-
-/// A dictionary's key may point to null.
-fn nulls_of(array: &dyn Array) -> Option<NullBuffer> {
-    array.logical_nulls()
 }
 
 struct Doubles<'a>(&'a [f64], NonFinite);

@@ -15,7 +15,7 @@ mod value;
 mod tests;
 
 pub use lines::{cell_texts, json_lines};
-pub use printable::{check_printable, is_printable};
+pub use printable::{check_column, check_printable, is_printable};
 pub use types::{column_type_name, type_name};
 pub use value::row_objects;
 

@@ -4,16 +4,17 @@
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, RecordBatch};
 use arrow::compute::{max, min};
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, DurationMillisecondType, DurationSecondType, Time32MillisecondType,
+    DataType, Date32Type, Date64Type, DurationMillisecondType, DurationSecondType, Field, Time32MillisecondType,
     Time32SecondType, Time64MicrosecondType, Time64NanosecondType, TimeUnit, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampSecondType,
 };
 
 use crate::error::{Error, Result};
+use crate::time::{CALENDAR, SECOND};
 
-/// The first day of year 1 and the last of year 9999, from 1970.
-const DAYS: (i64, i64) = (-719_162, 2_932_896);
 const DAY_SECONDS: i64 = 86_400;
+/// The first day of year 1 and the last of year 9999, from 1970.
+const DAYS: (i64, i64) = (*CALENDAR.start() / (DAY_SECONDS * SECOND), *CALENDAR.end() / (DAY_SECONDS * SECOND));
 /// The longest span that can be written, in seconds.
 const LONGEST_SECONDS: i64 = i64::MAX / 1_000;
 
@@ -23,12 +24,18 @@ const LONGEST_SECONDS: i64 = i64::MAX / 1_000;
 /// The column of which one cannot, and why.
 pub fn check_printable(rows: &RecordBatch) -> Result<()> {
     let schema = rows.schema();
-    for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        if let Some(what) = unprintable(column) {
-            return Err(Error::Compute(format!("`{}` has {what}", field.name())));
-        }
+    schema.fields().iter().zip(rows.columns()).try_for_each(|(field, column)| check_column(field, column))
+}
+
+/// As [`check_printable`], of one column.
+///
+/// # Errors
+/// As there.
+pub fn check_column(field: &Field, column: &ArrayRef) -> Result<()> {
+    match unprintable(column) {
+        Some(what) => Err(Error::Compute(format!("`{}` has {what}", field.name()))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether all values of a column can be printed.
@@ -51,7 +58,7 @@ fn unprintable(column: &ArrayRef) -> Option<&'static str> {
             (beyond::<TimestampMillisecondType>(column, days(DAY_SECONDS * 1_000)), TIME)
         }
         DataType::Timestamp(TimeUnit::Microsecond, _) => {
-            (beyond::<TimestampMicrosecondType>(column, days(DAY_SECONDS * 1_000_000)), TIME)
+            (beyond::<TimestampMicrosecondType>(column, CALENDAR.into_inner()), TIME)
         }
         DataType::Time32(TimeUnit::Second) => (beyond::<Time32SecondType>(column, (0, DAY_SECONDS - 1)), OF_DAY),
         DataType::Time32(_) => (beyond::<Time32MillisecondType>(column, (0, DAY_SECONDS * 1_000 - 1)), OF_DAY),

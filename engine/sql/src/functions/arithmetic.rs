@@ -12,7 +12,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
@@ -61,12 +60,7 @@ impl Checked {
         if let LogicalPlan::TableScan(scan) = &plan {
             schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
         }
-        let names = NamePreserver::new(&plan);
-        plan.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let rewritten = expression.transform_up(|part| self.rewrite(part, &schema))?;
-            Ok(if rewritten.transformed { rewritten.update_data(|data| name.restore(data)) } else { rewritten })
-        })
+        super::rewrite_expressions(plan, |part| self.rewrite(part, &schema))
     }
 }
 
@@ -98,7 +92,7 @@ fn operand_type(left: &Expr, right: &Expr, schema: &DFSchema) -> Option<DataType
         Expr::Column(_) | Expr::Literal(..) | Expr::Cast(_) => side.get_type(schema).ok(),
         Expr::ScalarFunction(call) => match call.func.inner().downcast_ref::<CheckedOperator>() {
             Some(checked) => Some(checked.kind.clone()),
-            None => Concatenation::is_it(&call.func).then_some(DataType::Utf8),
+            None => call.func.inner().is::<Concatenation>().then_some(DataType::Utf8),
         },
         _ => None,
     };

@@ -4,7 +4,6 @@
 //! Each has an upper bound of a result's size, computed from the arguments' sizes and numbers; mostly one look at the largest
 //! ones is enough for a whole batch.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
@@ -46,35 +45,53 @@ type Size = fn(&[Measure]) -> u128;
 /// Texts in which occurrences are counted, when the bound alone is too large.
 type Exact = fn(&[&str]) -> Option<u128>;
 
-/// A function, how large its results get, whether larger arguments make larger results, and an exact count.
+/// A function and how large its results get.
 struct Growth {
     name: &'static str,
     size: Size,
+    /// Whether larger arguments make larger results.
     is_monotone: bool,
+    /// Whether it gives null where an argument is null; others take it for a part of what they make.
+    is_strict: bool,
     exact: Option<Exact>,
 }
 
+/// A function that takes null for a part of what it makes.
 const fn grows(name: &'static str, size: Size) -> Growth {
-    Growth { name, size, is_monotone: true, exact: None }
+    Growth { name, size, is_monotone: true, is_strict: false, exact: None }
+}
+
+impl Growth {
+    const fn strict(self) -> Self {
+        Self { is_strict: true, ..self }
+    }
+
+    const fn in_any_direction(self) -> Self {
+        Self { is_monotone: false, ..self }
+    }
+
+    const fn or_exactly(self, exact: Exact) -> Self {
+        Self { is_monotone: false, exact: Some(exact), ..self }
+    }
 }
 
 /// An item of a list is counted with what it takes beside its bytes.
 const ITEM: u128 = 8;
 
 static GROWTHS: [Growth; 22] = [
-    grows("repeat", |a| at(a, 0).bytes * count(a, 1)),
-    grows("lpad", padded),
-    grows("rpad", padded),
-    Growth { name: "replace", size: replaced, is_monotone: false, exact: Some(replaced_exactly) },
-    Growth { name: "regexp_replace", size: regexp_replaced, is_monotone: false, exact: Some(regexp_replaced_exactly) },
+    grows("repeat", |a| at(a, 0).bytes * count(a, 1)).strict(),
+    grows("lpad", padded).strict(),
+    grows("rpad", padded).strict(),
+    grows("replace", replaced).strict().or_exactly(replaced_exactly),
+    grows("regexp_replace", regexp_replaced).strict().or_exactly(regexp_replaced_exactly),
     grows("concat", sum),
     grows("concat_ws", |a| sum(&a[1.min(a.len())..]) + at(a, 0).bytes * a.len() as u128),
-    grows("overlay", sum),
-    grows("translate", |a| at(a, 0).bytes * 4),
+    grows("overlay", sum).strict(),
+    grows("translate", |a| at(a, 0).bytes * 4).strict(),
     grows("array_repeat", |a| (at(a, 0).bytes + ITEM) * count(a, 1)),
     grows("array_resize", |a| sum(a) + (at(a, 2).bytes + ITEM) * count(a, 1)),
-    Growth { name: "range", size: series, is_monotone: false, exact: None },
-    Growth { name: "generate_series", size: series, is_monotone: false, exact: None },
+    grows("range", series).strict().in_any_direction(),
+    grows("generate_series", series).strict().in_any_direction(),
     grows("array_to_string", |a| sum(a) * 4 + at(a, 0).items * (at(a, 1).bytes + at(a, 2).bytes + 24)),
     grows("string_to_array", |a| at(a, 0).bytes * (ITEM + 1) + at(a, 0).items * at(a, 2).bytes),
     grows("array_append", sum),
@@ -85,10 +102,6 @@ static GROWTHS: [Growth; 22] = [
     grows("array_replace_n", |a| sum(a) + at(a, 0).items * at(a, 2).bytes),
     grows("array_insert", |a| sum(a) + count(a, 1) * ITEM),
 ];
-
-/// Functions that give null where an argument is null; others take it for a part of what they make.
-const NULL_OF_NULL: [&str; 10] =
-    ["repeat", "lpad", "rpad", "replace", "regexp_replace", "overlay", "translate", "range", "generate_series", "||"];
 
 struct Wide {
     bytes: u128,
@@ -244,7 +257,7 @@ fn check(growth: &Growth, arguments: &[ColumnarValue], rows: usize, bounds: Boun
     let mut total = 0_u128;
     for row in 0..rows {
         let measures: Vec<Measure> = columns.iter().map(|column| column.row(row)).collect();
-        if NULL_OF_NULL.contains(&growth.name) && measures.iter().any(|measure| measure.is_null) {
+        if growth.is_strict && measures.iter().any(|measure| measure.is_null) {
             continue;
         }
         let mut size = (growth.size)(&measures);
@@ -382,13 +395,11 @@ fn bytes_of(values: &dyn Array) -> Result<usize> {
             let [start, end] = [start, end].map(|offset| usize::try_from(offset).unwrap_or(0));
             4 * list.len() + bytes_of(&list.values().slice(start, end - start))?
         }
-        DataType::Struct(_) => values.as_struct().columns().iter().map(bytes_of_column).sum::<Result<usize>>()?,
+        DataType::Struct(_) => {
+            values.as_struct().columns().iter().map(|column| bytes_of(column)).sum::<Result<usize>>()?
+        }
         _ => values.to_data().get_slice_memory_size()?,
     })
-}
-
-fn bytes_of_column(column: &ArrayRef) -> Result<usize> {
-    bytes_of(column)
 }
 
 fn nested(values: &ArrayRef, row: usize) -> Result<Measure> {
@@ -412,14 +423,7 @@ pub(super) fn concatenation(bounds: Bounds) -> Arc<ScalarUDF> {
     Arc::new(ScalarUDF::from(Concatenation { signature: Signature::any(2, Volatility::Immutable), bounds }))
 }
 
-static CONCATENATION: Growth = grows("||", |a| at(a, 0).bytes + at(a, 1).bytes);
-
-impl Concatenation {
-    /// Whether a function is this one.
-    pub(crate) fn is_it(function: &ScalarUDF) -> bool {
-        (function.inner().as_ref() as &dyn Any).is::<Self>()
-    }
-}
+static CONCATENATION: Growth = grows("||", |a| at(a, 0).bytes + at(a, 1).bytes).strict();
 
 impl ScalarUDFImpl for Concatenation {
     fn name(&self) -> &'static str {

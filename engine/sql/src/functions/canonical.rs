@@ -1,6 +1,5 @@
 //! Floating point keys: -0.0 and 0.0 are one, and so are all NaNs. Group tables compare bits, so what they are given is made one.
 
-use std::any::Any;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Float32Array, Float64Array};
@@ -10,7 +9,6 @@ use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Aggregate, ColumnarValue, Distinct, Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, ReturnFieldArgs,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
@@ -25,11 +23,6 @@ impl Canonical {
     fn of(argument: Expr) -> Expr {
         let func = Arc::new(ScalarUDF::from(Self(Signature::any(1, Volatility::Immutable))));
         Expr::ScalarFunction(ScalarFunction { func, args: vec![argument] })
-    }
-
-    /// Whether a function is this one.
-    pub(crate) fn is_it(function: &ScalarUDF) -> bool {
-        (function.inner().as_ref() as &dyn Any).is::<Self>()
     }
 }
 
@@ -110,8 +103,7 @@ fn has_floats(schema: &DFSchema) -> bool {
 }
 
 fn rewrite_aggregate(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan>> {
-    let plan = LogicalPlan::Aggregate(aggregate.clone());
-    let (names, schema) = (NamePreserver::new(&plan), merge_schema(&plan.inputs()));
+    let (names, schema) = (NamePreserver::new_for_projection(), Arc::clone(aggregate.input.schema()));
     let is_float = |expression: &Expr| expression.get_type(&schema).is_ok_and(|kind| kind.is_floating());
     let mut changed = false;
     for key in &mut aggregate.group_expr {
@@ -138,7 +130,7 @@ fn rewrite_aggregate(mut aggregate: Aggregate) -> Result<Transformed<LogicalPlan
         }
     }
     if !changed {
-        return Ok(Transformed::no(plan));
+        return Ok(Transformed::no(LogicalPlan::Aggregate(aggregate)));
     }
     let Aggregate { input, group_expr, aggr_expr, .. } = aggregate;
     Ok(Transformed::yes(LogicalPlan::Aggregate(Aggregate::try_new(input, group_expr, aggr_expr)?)))

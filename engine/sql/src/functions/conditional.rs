@@ -14,7 +14,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::AggregateFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Case, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator};
 use datafusion::optimizer::AnalyzerRule;
@@ -117,18 +116,13 @@ impl FilterFirst {
         if !matches!(plan, LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)) {
             return Ok(Transformed::no(plan));
         }
-        let names = NamePreserver::new(&plan);
         let schema = merge_schema(&plan.inputs());
-        plan.map_expressions(|expression| {
-            let name = names.save(&expression);
-            let rewritten = expression.transform_up(|part| match part {
-                Expr::AggregateFunction(mut call) => {
-                    let changed = guard(&mut call, &schema);
-                    Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changed))
-                }
-                other => Ok(Transformed::no(other)),
-            })?;
-            Ok(if rewritten.transformed { rewritten.update_data(|data| name.restore(data)) } else { rewritten })
+        super::rewrite_expressions(plan, |part| match part {
+            Expr::AggregateFunction(mut call) => {
+                let changed = guard(&mut call, &schema);
+                Ok(Transformed::new_transformed(Expr::AggregateFunction(call), changed))
+            }
+            other => Ok(Transformed::no(other)),
         })
     }
 }

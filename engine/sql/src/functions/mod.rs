@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::ReturnFieldArgs;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, LogicalPlan, ReturnFieldArgs};
 
 pub(crate) use arithmetic::with_operators;
 pub(crate) use bounded::{Bounds, Concatenation};
@@ -34,6 +36,19 @@ pub(crate) fn install(state: &mut SessionState, bounds: Bounds) -> Result<()> {
     state.add_analyzer_rule(Arc::new(canonical::CanonicalKeys));
     state.add_analyzer_rule(Arc::new(conditional::FilterFirst));
     Ok(())
+}
+
+/// Rewrites the parts of a plan node's expressions; columns keep their names.
+fn rewrite_expressions(
+    plan: LogicalPlan,
+    rewrite: impl Fn(Expr) -> Result<Transformed<Expr>>,
+) -> Result<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expression| {
+        let name = names.save(&expression);
+        let rewritten = expression.transform_up(&rewrite)?;
+        Ok(if rewritten.transformed { rewritten.update_data(|data| name.restore(data)) } else { rewritten })
+    })
 }
 
 /// What an operator gives: null only if an operand may be.

@@ -14,7 +14,7 @@ use arrow::datatypes::{
     TimestampMicrosecondType,
 };
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime};
-use cornjacket_core::time::timestamp_type;
+use cornjacket_core::time::{SECOND, timestamp_type};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::common::{DFSchema, Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
@@ -27,13 +27,13 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature, Volatility, cast as cast_to,
 };
 
-const SECOND: i64 = 1_000_000;
 const DAY: i64 = 86_400 * SECOND;
 
 pub(super) fn install(state: &mut SessionState) -> Result<()> {
     for (name, compute) in [("date_trunc", trunc as Compute), ("date_bin", bin), ("to_char", format_times)] {
         let inner = state.udf(name)?;
-        state.register_udf(Arc::new(ScalarUDF::from(Micros { inner, compute: Computes(compute) })))?;
+        let signature = Signature::user_defined(Volatility::Immutable);
+        state.register_udf(Arc::new(ScalarUDF::from(Micros { inner, compute, signature })))?;
     }
     state.register_function_rewrite(Arc::new(MicrosecondTimes))
 }
@@ -131,16 +131,15 @@ fn rewrite_call(call: ScalarFunction, schema: &DFSchema) -> Transformed<Expr> {
     }
 }
 
-type Compute = fn(&[ColumnarValue], usize) -> Result<Option<ArrayRef>>;
-
 /// What a function does with times in microseconds; `None` where it is to be the library's.
-#[derive(Clone, Copy)]
-struct Computes(Compute);
+type Compute = fn(&[ColumnarValue], usize) -> Result<Option<ArrayRef>>;
 
 /// A function that the library computes in nanoseconds.
 struct Micros {
     inner: Arc<ScalarUDF>,
-    compute: Computes,
+    compute: Compute,
+    /// It takes what the library's function would, with times in microseconds.
+    signature: Signature,
 }
 
 impl std::fmt::Debug for Micros {
@@ -174,10 +173,6 @@ impl Micros {
     }
 }
 
-/// A signature that takes what the library's function would, with times in microseconds.
-static SIGNATURE: std::sync::LazyLock<Signature> =
-    std::sync::LazyLock::new(|| Signature::user_defined(Volatility::Immutable));
-
 impl ScalarUDFImpl for Micros {
     fn name(&self) -> &str {
         self.inner.name()
@@ -188,7 +183,7 @@ impl ScalarUDFImpl for Micros {
     }
 
     fn signature(&self) -> &Signature {
-        &SIGNATURE
+        &self.signature
     }
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
@@ -243,7 +238,7 @@ impl ScalarUDFImpl for Micros {
         let types: Vec<DataType> = arguments.args.iter().map(ColumnarValue::data_type).collect();
         let is_scalar = arguments.args.iter().all(|argument| matches!(argument, ColumnarValue::Scalar(_)));
         let rows = if is_scalar { 1 } else { arguments.number_rows };
-        let computed = if self.is_of_time(&types) { (self.compute.0)(&arguments.args, rows)? } else { None };
+        let computed = if self.is_of_time(&types) { (self.compute)(&arguments.args, rows)? } else { None };
         let Some(values) = computed else { return self.inner.invoke_with_args(arguments) };
         let values = cast(&values, arguments.return_field.data_type())?;
         if is_scalar {

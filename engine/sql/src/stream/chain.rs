@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, SchemaRef};
 use cornjacket_core::aggregate::Transform;
 use cornjacket_core::batch::Batch;
-use cornjacket_core::print::check_printable;
+use cornjacket_core::print::check_column;
 use cornjacket_core::{Error, Result};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -128,12 +128,17 @@ pub(super) fn words_of(error: &DataFusionError) -> String {
 
 fn project(rows: &RecordBatch, expressions: &[Arc<dyn PhysicalExpr>], schema: &SchemaRef) -> Result<RecordBatch> {
     let n = rows.num_rows();
-    let value = |e: &Arc<dyn PhysicalExpr>| e.evaluate(rows).and_then(|v| v.into_array(n)).map_err(compute_error);
-    let columns = expressions.iter().map(value).collect::<Result<Vec<_>>>()?;
+    let value = |(expression, field): (&Arc<dyn PhysicalExpr>, &FieldRef)| {
+        let column = expression.evaluate(rows).and_then(|value| value.into_array(n)).map_err(compute_error)?;
+        // A column as it came was looked at where it was made.
+        if !expression.is::<Column>() {
+            check_column(field, &column)?;
+        }
+        Ok(column)
+    };
+    let columns = expressions.iter().zip(schema.fields()).map(value).collect::<Result<Vec<_>>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(n));
-    let projected = RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?;
-    check_printable(&projected)?;
-    Ok(projected)
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
 }
 
 impl Transform for Chain {

@@ -213,10 +213,10 @@ impl Printer<'_> {
             return self.both(both);
         }
         if let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() {
-            if let ([key], true) = (call.args(), Canonical::is_it(call.fun())) {
+            if let ([key], true) = (call.args(), call.fun().inner().is::<Canonical>()) {
                 return self.text(key);
             }
-            if let ([left, right], true) = (call.args(), Concatenation::is_it(call.fun())) {
+            if let ([left, right], true) = (call.args(), call.fun().inner().is::<Concatenation>()) {
                 return format!("{} || {}", self.operand(left), self.operand(right));
             }
             return format!("{}({})", call.name(), self.list(call.args()));
@@ -298,7 +298,7 @@ fn precedence(expression: &Expression) -> Option<u8> {
         return Some(if both.is_and { Operator::And } else { Operator::Or }.precedence());
     }
     let call = expression.downcast_ref::<ScalarFunctionExpr>()?;
-    Concatenation::is_it(call.fun()).then(|| Operator::StringConcat.precedence())
+    call.fun().inner().is::<Concatenation>().then(|| Operator::StringConcat.precedence())
 }
 
 fn literal(value: &ScalarValue) -> String {

@@ -8,7 +8,6 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cornjacket_core::Result;
 use cornjacket_core::catalogue::FieldType;
@@ -32,8 +31,6 @@ pub(super) struct Rows {
     path: PathBuf,
     file: File,
     records: csv::Reader<Bounded>,
-    /// How much may still be read for the row at hand.
-    budget: Arc<AtomicU64>,
     columns: Vec<Column>,
     /// Lines end with CR LF. The reader takes the LF to be the beginning of the next row.
     has_cr: bool,
@@ -46,7 +43,8 @@ pub(super) struct Rows {
 /// A file of which no more is read for a row than a row may have.
 struct Bounded {
     file: File,
-    budget: Arc<AtomicU64>,
+    /// How much may still be read for the row at hand.
+    left: u64,
 }
 
 /// What the file says when a row is longer than that.
@@ -54,12 +52,11 @@ const TOO_LONG: &str = "the row is too long";
 
 impl Read for Bounded {
     fn read(&mut self, to: &mut [u8]) -> std::io::Result<usize> {
-        let left = self.budget.load(Ordering::Relaxed);
-        if left == 0 {
+        if self.left == 0 {
             return Err(std::io::Error::other(TOO_LONG));
         }
         let read = self.file.read(to)?;
-        self.budget.store(left.saturating_sub(read as u64), Ordering::Relaxed);
+        self.left = self.left.saturating_sub(read as u64);
         Ok(read)
     }
 }
@@ -121,8 +118,7 @@ impl Rows {
     pub(super) fn open(path: &Path, place: &Place, envelope: Option<&Arc<EnvelopeTemplate>>) -> Result<Self> {
         let file = File::open(path).map_err(|error| failed(path, &error))?;
         let again = file.try_clone().map_err(|error| failed(path, &error))?;
-        let budget = Arc::new(AtomicU64::new(MAX_READ));
-        let again = Bounded { file: again, budget: Arc::clone(&budget) };
+        let again = Bounded { file: again, left: MAX_READ };
         let mut rows = ReaderBuilder::new().flexible(true).trim(Trim::Headers).from_reader(again);
         let header = rows.byte_headers().map_err(|error| failed(path, &error))?.clone();
         let fields = envelope.map(|envelope| envelope.event_type.fields.as_slice()).unwrap_or_default();
@@ -143,13 +139,13 @@ impl Rows {
             rows.seek(position).map_err(|error| failed(path, &error))?;
         }
         let (offset, number) = (rows.position().byte(), rows.position().line());
-        Ok(Self { path: path.into(), file, records: rows, budget, columns, has_cr, length: 0, offset, number })
+        Ok(Self { path: path.into(), file, records: rows, columns, has_cr, length: 0, offset, number })
     }
 
     /// Adds the next row; false at the end of the file.
     fn add_row(&mut self, record: &mut ByteRecord, piece: &mut Piece) -> Result<bool> {
         let before = self.records.position().clone();
-        self.budget.store(MAX_READ, Ordering::Relaxed);
+        self.records.get_mut().left = MAX_READ;
         match self.records.read_byte_record(record) {
             Ok(false) => return Ok(false),
             Ok(true) => {}
@@ -198,7 +194,7 @@ impl Rows {
         };
         let mut next = Position::new();
         next.set_byte(row.byte() + length).set_line(row.line() + 1);
-        self.budget.store(MAX_READ, Ordering::Relaxed);
+        self.records.get_mut().left = MAX_READ;
         let at = SeekFrom::Start(next.byte());
         self.records.seek_raw(at, next.clone()).map_err(|error| failed(&self.path, &error))?;
         (self.offset, self.number) = (next.byte(), next.line());

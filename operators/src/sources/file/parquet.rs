@@ -13,7 +13,7 @@ use cornjacket_core::print::{NonFinite, check_printable, is_printable, json_line
 use cornjacket_core::{Result, json};
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use parquet::basic::LogicalType;
-use parquet::schema::types::SchemaDescriptor;
+use parquet::schema::types::{SchemaDescriptor, TypePtr};
 
 use super::reader::{BUNDLE_MESSAGES, FormatReader, Piece, Place, failed};
 
@@ -78,20 +78,23 @@ fn printable(row: &RecordBatch) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new(Arc::new(Schema::new(nullable)), row.columns().iter().map(column).collect())?)
 }
 
-/// What the columns are taken for.
-struct Columns {
-    /// UUIDs are kept as bytes, and written as people write them.
-    uuids: Vec<bool>,
+/// What each column is taken for.
+struct Columns(Vec<Kind>);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// What it is.
+    Plain,
+    /// Kept as bytes, and written as people write them.
+    Uuid,
     /// Text that is JSON.
-    json: Vec<bool>,
+    Json,
     /// Dates that are read as times, since the catalogue wants that.
-    times: Vec<bool>,
+    Time,
 }
 
 impl Columns {
     fn new(schema: &SchemaDescriptor, envelope: Option<&Arc<EnvelopeTemplate>>) -> Self {
-        let logical = |field: &parquet::schema::types::TypePtr| field.get_basic_info().logical_type_ref().cloned();
-        let fields = schema.root_schema().get_fields();
         let is_time = |name: &str| match envelope {
             Some(envelope) => {
                 let mut fields = envelope.event_type.fields.iter();
@@ -99,27 +102,29 @@ impl Columns {
             }
             None => name == "event_time",
         };
-        Self {
-            uuids: fields.iter().map(|field| logical(field) == Some(LogicalType::Uuid)).collect(),
-            json: fields.iter().map(|field| logical(field) == Some(LogicalType::Json)).collect(),
-            times: fields.iter().map(|field| is_time(field.name())).collect(),
-        }
+        let kind = |field: &TypePtr| match field.get_basic_info().logical_type_ref() {
+            Some(LogicalType::Uuid) => Kind::Uuid,
+            Some(LogicalType::Json) => Kind::Json,
+            _ if is_time(field.name()) => Kind::Time,
+            _ => Kind::Plain,
+        };
+        Self(schema.root_schema().get_fields().iter().map(kind).collect())
     }
 
     fn of(&self, rows: &RecordBatch) -> Result<RecordBatch> {
         let schema = rows.schema();
         let (mut fields, mut columns) = (Vec::new(), Vec::new());
         for (at, (field, column)) in schema.fields().iter().zip(rows.columns()).enumerate() {
-            let is = |list: &[bool]| list.get(at).copied().unwrap_or(false);
-            let column: ArrayRef = match field.data_type() {
-                DataType::FixedSizeBinary(16) if is(&self.uuids) => uuid_texts(column),
-                DataType::Date32 | DataType::Date64 if is(&self.times) && is_printable(column) => {
+            let kind = self.0.get(at).copied().unwrap_or(Kind::Plain);
+            let column: ArrayRef = match (field.data_type(), kind) {
+                (DataType::FixedSizeBinary(16), Kind::Uuid) => uuid_texts(column),
+                (DataType::Date32 | DataType::Date64, Kind::Time) if is_printable(column) => {
                     cast(column, &cornjacket_core::time::timestamp_type())?
                 }
                 _ => Arc::clone(column),
             };
             let field = Field::new(field.name(), column.data_type().clone(), true);
-            fields.push(if is(&self.json) { json::marked(field) } else { field });
+            fields.push(if kind == Kind::Json { json::marked(field) } else { field });
             columns.push(column);
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));

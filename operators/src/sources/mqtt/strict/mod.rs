@@ -153,7 +153,7 @@ fn check_options(options: u8, filter: &str, is_v5: bool) -> Result<(), Broken> {
 /// When it has a byte too many.
 pub(super) fn check_length(bytes: &[u8], protocol: Protocol) -> Result<(), Broken> {
     if protocol == Protocol::V500 && bytes.len() > 1 && bytes.last() == Some(&0) {
-        return Err(Broken::new(Reason::MalformedPacket, "the length has more bytes than it needs"));
+        return Err(malformed("the length has more bytes than it needs"));
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! The properties of MQTT 5: which ones a client may send where, and with which values.
 
-use mqtt_proto::v5::DisconnectReasonCode as Reason;
-
 use super::super::wire::Broken;
 use super::fields::{Fields, malformed, protocol_error};
 
@@ -128,7 +126,7 @@ impl Value {
 
 fn check_topic(topic: &str) -> Result<(), Broken> {
     if topic.is_empty() || topic.contains(['+', '#']) {
-        return Err(Broken::new(Reason::ProtocolError, "the response topic is empty or has wildcards"));
+        return Err(protocol_error("the response topic is empty or has wildcards"));
     }
     Ok(())
 }
