@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, number, variable};
 
 /// A reading of a file.
 struct Reading {
@@ -132,12 +132,11 @@ fn every_format_gives_the_same_and_a_second_run_adds_nothing() {
 /// `kill -9` at any moment, again and again, until a run comes through.
 #[tokio::test]
 async fn a_killed_import_goes_on_and_ends_as_if_nothing_had_happened() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let seed = number("SEED").unwrap_or_else(rand::random);
+    let seed = variable("SEED").unwrap_or_else(rand::random);
     println!("SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut killed = 0;
-    for round in 0..number("KILLS").unwrap_or(30).div_ceil(10) {
+    for round in 0..number("KILLS", 30).div_ceil(10) {
         let readings = readings(120_000);
         let folder = tempfile::tempdir().expect("a folder");
         let half = readings.len() / 2;

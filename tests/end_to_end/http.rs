@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use crate::process::Process;
+use crate::process::{Process, number};
 
 const PIPELINE: &str = "
 pipeline: batches
@@ -21,10 +21,6 @@ sources: { api: { http: {} } }
 sinks:
   newest: { projection: { from: sensor.reading, key: [aggregate_id] } }
 ";
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 fn written(folder: &Path) -> (PathBuf, PathBuf) {
     let pipeline = folder.join("batches.yaml");

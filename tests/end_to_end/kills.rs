@@ -11,7 +11,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use crate::process::Process;
+use crate::process::{Process, number};
 
 /// Windows of two seconds, so that many close while the test runs; `units` goes through a shuffle.
 const PIPELINE: &str = "
@@ -124,9 +124,7 @@ async fn kill_nine_changes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let (pipeline, data) = (folder.path().join("kills.yaml"), folder.path().join("data"));
     std::fs::write(&pipeline, PIPELINE).expect("written");
-    let kills: u64 = std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
-    let seed =
-        std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| u64::from(std::process::id()));
+    let (kills, seed) = (number("KILLS", 30), number("SEED", u64::from(std::process::id())));
     eprintln!("SEED={seed} KILLS={kills}");
     let (mut seen, accepted) = (Seen::default(), Arc::new(Mutex::new(Vec::new())));
     for number in 0..kills {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::kills::scramble;
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, number};
 
 const PIPELINE: &str = "
 pipeline: live
@@ -30,10 +30,6 @@ sinks:
   newest: { projection: { from: sensor.reading, key: [aggregate_id] } }
 ";
 const DEVICES: u64 = 40;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 fn written(folder: &Path) -> (PathBuf, PathBuf) {
     let pipeline = folder.join("live.yaml");

@@ -9,6 +9,7 @@ mod full_disk;
 mod functions;
 mod help;
 mod hooks;
+mod hostile_queries;
 mod http;
 mod http_keys;
 

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::http::stored_order;
 use crate::kills::{post_until, scramble};
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, number};
 
 const PIPELINE: &str = "
 pipeline: devices
@@ -33,10 +33,6 @@ sinks:
 ";
 /// Publishes of a device that are not acknowledged.
 const IN_FLIGHT: usize = 16;
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 fn written(folder: &Path) -> (PathBuf, PathBuf) {
     let pipeline = folder.join("devices.yaml");

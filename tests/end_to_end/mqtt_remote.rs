@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::mosquitto::{Mosquitto, Publisher, tool};
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, number, variable};
 
 const PIPELINE: &str = "
 pipeline: outside
@@ -185,8 +185,8 @@ async fn a_filter_that_is_taken_out_of_the_file_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_nine_under_load_loses_nothing_and_doubles_nothing() {
-    let kills: u64 = std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(std::process::id());
+    let kills = number("KILLS", 6);
+    let seed = variable("SEED").unwrap_or(std::process::id());
     eprintln!("SEED={seed} KILLS={kills}");
     let folder = tempfile::tempdir().expect("a folder");
     let (place, broker) = (place(folder.path()), Mosquitto::start());

@@ -1,5 +1,6 @@
 //! A running `cornjacket`, and how tests talk to it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -111,8 +112,7 @@ impl Process {
 
     /// Sends it a signal.
     pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill").success());
+        signal_to(self.id(), name);
     }
 
     /// How much of the machine's memory it has, in KiB.
@@ -125,9 +125,19 @@ impl Process {
         memory_of(self.child.id(), "VmHWM:").expect("a process")
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most that each process which it started ever had, in KiB.
-    pub fn peaks_of_children_kib(&self) -> Vec<(u32, u64)> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("a process");
+    pub fn peaks_of_children_kib(&self) -> BTreeMap<u32, u64> {
+        Self::peaks_of_children_of(self.id())
+    }
+
+    /// The same, by the process's number.
+    pub fn peaks_of_children_of(process: u32) -> BTreeMap<u32, u64> {
+        let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten();
         let lists = tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
         let children: Vec<u32> =
             lists.flat_map(|list| list.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect();
@@ -190,10 +200,27 @@ impl Process {
     }
 }
 
-fn memory_of(process: u32, line: &str) -> Option<u64> {
+/// Sends a process a signal.
+pub fn signal_to(process: u32, name: &str) {
+    let arguments = [format!("-{name}"), process.to_string()];
+    assert!(Command::new("kill").args(arguments).status().expect("kill").success());
+}
+
+/// A line of the system's account of a process's memory, in KiB.
+pub fn memory_of(process: u32, line: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|found| found.strip_prefix(line))?;
     line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// The number that an environment variable of a test has, if it has one.
+pub fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// The same, or the number that it has unless set.
+pub fn number(name: &str, default: u64) -> u64 {
+    variable(name).unwrap_or(default)
 }
 
 /// Runs a command to its end.

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::kills::scramble;
-use crate::process::{Process, binary};
+use crate::process::{Process, binary, number, variable};
 use crate::receiver::{Receiver, Reply};
 
 const CLIENTS: u64 = 6;
@@ -87,13 +87,15 @@ fn poison() -> Vec<Value> {
 }
 
 /// Questions that ask for more than there is.
-const HOSTILE: [&str; 6] = [
+const HOSTILE: [&str; 8] = [
     "SELECT repeat('x', 9000000000000000000)",
     "SELECT lpad('a', 9223372036854775807, 'b')",
     "SELECT count(*) FROM soak.reading a, soak.reading b, soak.reading c WHERE a.value + b.value > c.value",
     "SELECT 1 / (zero - zero) FROM soak.reading",
     "SELECT sum(n * 9223372036854775807) FROM soak.reading",
     "SELECT * FROM soak.reading ORDER BY nothing",
+    "SELECT count(*) FROM generate_series(1, 9000000000000000000)",
+    "SELECT array_agg(a.event_id || b.event_id) FROM soak.reading a, soak.reading b",
 ];
 
 /// What the clients of a run share.
@@ -349,18 +351,14 @@ fn same(actual: &[Value], expected: &[Value]) -> bool {
     actual.len() == expected.len() && actual.iter().zip(expected).all(row)
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_and_hostile_queries_stop_nothing_over_kills() {
-    let minutes = number("MINUTES");
+    let minutes = variable("MINUTES");
     // The short form is about what is right, and not about how much.
     let short = (Duration::from_secs(8), Duration::from_millis(300));
     let time = minutes.map_or(short, |minutes| (Duration::from_mins(minutes), Duration::ZERO));
-    let kills = number("KILLS").unwrap_or(2);
-    let seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()));
+    let kills = number("KILLS", 2);
+    let seed = number("SEED", u64::from(std::process::id()));
     eprintln!("SEED={seed} KILLS={kills}");
     let pure = soak(time, kills, seed, false).await;
     let poisoned = soak(time, kills, seed, true).await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use uuid::Uuid;
 
-use crate::process::Process;
+use crate::process::{Process, number};
 use crate::receiver::{Receiver, Reply, Request};
 
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -54,10 +54,6 @@ fn scramble(seed: u64) -> u64 {
     x ^= x >> 29;
     x = x.wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x ^ (x >> 32)
-}
-
-fn variable(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 fn device(number: u64) -> String {
@@ -221,7 +217,7 @@ fn rows(bodies: &BTreeSet<String>) -> BTreeSet<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_trigger_arrives_through_kills_and_a_failing_receiver() {
-    let (kills, seed) = (variable("KILLS").unwrap_or(5), variable("SEED").unwrap_or(u64::from(std::process::id())));
+    let (kills, seed) = (number("KILLS", 5), number("SEED", u64::from(std::process::id())));
     eprintln!("SEED={seed} KILLS={kills}");
     let began = Instant::now();
     let folder = tempfile::tempdir().expect("a folder");

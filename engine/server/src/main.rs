@@ -66,6 +66,10 @@ fn keep_quiet_about_guarded_panics() {
 
 fn main() -> ExitCode {
     keep_quiet_about_guarded_panics();
+    // Not a command for people, so it is neither in the help nor in completions.
+    if std::env::args_os().nth(1).is_some_and(|command| command == query::WORKER) {
+        return ended(query::worker::run());
+    }
     let arguments = match cli::Cli::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -93,6 +97,10 @@ fn main() -> ExitCode {
             Ok(())
         }
     };
+    ended(outcome)
+}
+
+fn ended(outcome: Result<(), Failure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told(code)) => ExitCode::from(code),

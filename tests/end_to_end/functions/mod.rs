@@ -20,7 +20,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::Process;
+use crate::process::{Process, number};
 use crate::receiver::{Receiver, Reply};
 
 /// Streams of a pipeline, events and queries of a round.
@@ -35,10 +35,6 @@ const ATTEMPTS: usize = 40;
 const MOST_KIB: u64 = 1_500_000;
 const MOST_OF_A_QUERY_KIB: u64 = 700_000;
 const SINKS: [&str; 5] = ["projection", "ndjson", "csv", "stdout", "webhook"];
-
-fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_call_of_a_function_ends_the_process() {

@@ -17,9 +17,10 @@ use cornjacket_core::log::{Chunk, Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::print::{NonFinite, row_objects};
 use cornjacket_core::store::Store;
 use cornjacket_core::time::{Micros, parse_rfc3339};
-use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
+use super::format::Format;
+use super::workers::wire::Question;
 use super::{QueryService, arrivals, blocking, invalid, live};
 use crate::http::{Answered, Problem};
 
@@ -237,12 +238,12 @@ async fn newest_of(service: &QueryService, id: EventId) -> Vec<String> {
     let mut names = Vec::new();
     for name in service.projections.keys() {
         let sql = format!("SELECT last_event_id FROM \"{name}\" WHERE last_event_id = $1 LIMIT 1");
-        let Ok(mut rows) = service.engine.query(&sql, &[Value::from(id.to_string())]).await else { continue };
-        while let Some(Ok(batch)) = rows.batches.next().await {
-            if batch.num_rows() > 0 {
-                names.push(name.clone());
-                break;
-            }
+        let (params, format) = (vec![Value::from(id.to_string())], Format::Ndjson);
+        let Ok(mut answer) = service.workers.ask(Question { sql, params, format, limit: 1 }).await else { continue };
+        if let Some(Ok(line)) = answer.next().await
+            && !line.is_empty()
+        {
+            names.push(name.clone());
         }
     }
     names

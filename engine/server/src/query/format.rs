@@ -11,13 +11,14 @@ use arrow::ipc::writer::StreamWriter;
 use axum::http::{HeaderMap, header};
 use cornjacket_core::print::{NonFinite, column_type_name, row_objects};
 use cornjacket_sql::query::QueryError;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// Rows of a JSON answer unless the question says otherwise.
 const JSON_LIMIT: u64 = 10_000;
 
 /// A form of answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Format {
     Json,
     Ndjson,

@@ -10,6 +10,8 @@ mod projections;
 mod records;
 mod sql;
 mod tables;
+pub mod worker;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,10 +25,11 @@ use cornjacket_core::graph::NodeKind;
 use cornjacket_core::projection::ProjectionSpec;
 use cornjacket_core::store::Storage;
 use cornjacket_runtime::{Changes, Status};
-use cornjacket_sql::query::{QueryEngine, QueryOptions};
 use tokio::sync::watch;
 
 use self::live::Live;
+pub use self::workers::COMMAND as WORKER;
+use self::workers::{Limits, Workers};
 use crate::http::Problem;
 use crate::memory::Memory;
 
@@ -35,7 +38,7 @@ pub struct QueryService {
     storage: Storage,
     catalogue: Arc<Catalogue>,
     projections: BTreeMap<String, Arc<ProjectionSpec>>,
-    engine: QueryEngine,
+    workers: Workers,
     status: watch::Receiver<Arc<Status>>,
     changes: Arc<Changes>,
     live: Live,
@@ -66,20 +69,18 @@ impl QueryService {
             NodeKind::Sink(sink) => sink.projection(),
             _ => None,
         });
-        let (memory_bytes, total_bytes) = memory.for_queries();
-        let engine = QueryEngine::new(QueryOptions { memory_bytes, total_bytes, ..QueryOptions::default() })?;
-        let service = Self {
+        let projections: BTreeMap<_, _> = specs.map(|spec| (spec.name.clone(), spec)).collect();
+        let tables = tables::of(pipeline, &projections, storage, &status)?;
+        Ok(Arc::new(Self {
             storage: storage.clone(),
             catalogue: Arc::clone(&pipeline.catalogue),
-            projections: specs.map(|spec| (spec.name.clone(), spec)).collect(),
-            engine,
+            projections,
+            workers: Workers::new(tables, Limits::with_memory(memory.for_queries()))?,
             status,
             changes,
             live: Live::new(stop),
             run: format!("{:016x}", rand::random::<u64>()),
-        };
-        tables::register(&service, pipeline)?;
-        Ok(Arc::new(service))
+        }))
     }
 }
 

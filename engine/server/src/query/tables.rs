@@ -10,14 +10,14 @@ use cornjacket_core::Result;
 use cornjacket_core::catalogue::EventType;
 use cornjacket_core::log::{Columns, EventLog, Positions, TopicPartition};
 use cornjacket_core::projection::ProjectionSpec;
-use cornjacket_core::store::Store;
+use cornjacket_core::store::{Storage, Store};
 use cornjacket_core::time::{Micros, timestamp_type};
 use cornjacket_runtime::Status;
 use cornjacket_sql::query::TableSource;
 use tokio::sync::watch;
 
-use super::QueryService;
 use super::records::{DeadLetters, Deliveries, Ledger};
+use super::workers::NamedTable;
 use crate::environment::of_machine;
 
 /// The schema of the system tables.
@@ -25,39 +25,46 @@ const SYSTEM: &str = "cornjacket";
 /// Events read from the log at a time.
 const SLICE_ROWS: usize = 65_536;
 
-/// Makes every table known.
-pub fn register(service: &QueryService, pipeline: &Pipeline) -> anyhow::Result<()> {
-    let (log, store) = (&service.storage.log, &service.storage.store);
-    for (name, spec) in &service.projections {
-        let table = Projection { store: Arc::clone(store), spec: Arc::clone(spec) };
-        service.engine.register(None, name, Arc::new(table))?;
+/// Every table.
+pub fn of(
+    pipeline: &Pipeline,
+    projections: &BTreeMap<String, Arc<ProjectionSpec>>,
+    storage: &Storage,
+    status: &watch::Receiver<Arc<Status>>,
+) -> anyhow::Result<Vec<NamedTable>> {
+    let (log, store) = (&storage.log, &storage.store);
+    let mut tables = Vec::new();
+    let mut add = |schema: Option<&str>, name: &str, source: Arc<dyn TableSource>| {
+        tables.push(NamedTable { schema: schema.map(Into::into), name: name.into(), source });
+    };
+    for (name, spec) in projections {
+        add(None, name, Arc::new(Projection { store: Arc::clone(store), spec: Arc::clone(spec) }));
     }
     for (name, event_type) in &pipeline.catalogue.types {
         let (schema, table) = name.split_once('.').unwrap_or(("events", name));
         let events = EventTable { log: Arc::clone(log), event_type: Arc::clone(event_type) };
-        service.engine.register(Some(schema), table, Arc::new(events))?;
+        add(Some(schema), table, Arc::new(events));
     }
-    let (letters, deliveries) = (DeadLetters(Arc::clone(store)), Deliveries(Arc::clone(store)));
-    service.engine.register(Some(SYSTEM), "dead_letters", Arc::new(letters))?;
-    service.engine.register(Some(SYSTEM), "deliveries", Arc::new(deliveries))?;
-    let ledger = Ledger { graph: Arc::clone(&pipeline.graph), storage: service.storage.clone() };
-    service.engine.register(Some(SYSTEM), "ledger", Arc::new(ledger))?;
-    let (name, status) = (pipeline.name.clone(), service.status.clone());
+    add(Some(SYSTEM), "dead_letters", Arc::new(DeadLetters(Arc::clone(store))));
+    add(Some(SYSTEM), "deliveries", Arc::new(Deliveries(Arc::clone(store))));
+    let ledger = Ledger { graph: Arc::clone(&pipeline.graph), storage: storage.clone() };
+    add(Some(SYSTEM), "ledger", Arc::new(ledger));
+    let name = pipeline.name.clone();
     let clock = of_machine().clock;
     let topics = pipeline.catalogue.topics.clone();
     let log = Arc::clone(log);
-    let tables: [(&str, Rows); 5] = [
+    let of_status: [(&str, Rows); 5] = [
         ("pipelines", Box::new(move |status| pipelines(&name, clock.now(), status))),
         ("operators", Box::new(operators)),
         ("clocks", Box::new(clocks)),
         ("checkpoints", Box::new(checkpoints)),
         ("topics", Box::new(move |status| topic_rows(&topics, &log.end(), status))),
     ];
-    for (name, rows) in tables {
-        let table = FromStatus { schema: rows(&Status::default())?.schema(), status: status.clone(), rows };
-        service.engine.register(Some(SYSTEM), name, Arc::new(table))?;
+    for (name, rows) in of_status {
+        let schema = rows(&Status::default())?.schema();
+        add(Some(SYSTEM), name, Arc::new(FromStatus { schema, status: status.clone(), rows }));
     }
-    Ok(())
+    Ok(tables)
 }
 
 struct Projection {

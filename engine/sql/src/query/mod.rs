@@ -1,11 +1,11 @@
 //! Read-only SQL over tables that someone else keeps.
 //!
-//! A [`QueryEngine`] knows tables by the [`TableSource`] trait and answers one SELECT (or EXPLAIN, SHOW, DESCRIBE) at a
-//! time as a stream of batches. Nothing that a client writes can change anything, reach a file, or take more than its
-//! share: every query has a memory limit of its own, a time limit that covers planning and the whole of its answer, and
-//! only so many run at once. Queries run on threads of their own, so that a heavy one slows no door down.
+//! A [`QueryEngine`] knows tables by the [`TableSource`] trait and answers SELECTs (or EXPLAIN, SHOW, DESCRIBE) as streams
+//! of batches. Nothing that a client writes can change anything or reach a file, and each query has a memory pool of its
+//! own. Time, real memory and how many run at once are for whoever gives the engine a thread: it needs one with a stack of
+//! [`STACK_BYTES`], and computes there and nowhere else.
 //!
-//! Whoever stops reading ends the query: dropping [`Rows`] cancels the computation and stops the scans behind it.
+//! Whoever stops reading ends the query: dropping [`Rows`] stops the computation and the scans behind it.
 
 mod counted;
 mod faults;
@@ -25,11 +25,13 @@ use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaPr
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::session_state::SessionState;
 use datafusion::prelude::SessionConfig;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
+use self::memory::Share;
 use crate::functions::{Bounds, ShortCircuits, install};
 
+pub use memory::Budget;
 pub use run::Rows;
 pub use table::TableSource;
 
@@ -38,40 +40,25 @@ const CATALOG: &str = "pipeline";
 /// The schema that names without a dot belong to.
 const PROJECTIONS: &str = "projections";
 /// Plans are trees, and a long expression is a deep one. The memory is only used when a plan is that deep.
-const STACK_BYTES: usize = 128 << 20;
+pub const STACK_BYTES: usize = 128 << 20;
 
-/// How much queries may take.
-#[derive(Clone, Debug)]
+/// What one query may take.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct QueryOptions {
-    /// The most memory that one query may hold, in bytes.
+    /// The most memory that it may hold, in bytes, by `DataFusion`'s account.
     pub memory_bytes: usize,
-    /// The most that all of them together may hold, in bytes.
-    pub total_bytes: usize,
-    /// How long one query may take, from its start to its last row.
-    pub timeout: Duration,
-    /// How many queries may run at once.
-    pub concurrency: usize,
-    /// How long others wait for their turn.
-    pub patience: Duration,
     /// The longest SQL text, in bytes.
     pub max_sql_bytes: usize,
 }
 
 impl Default for QueryOptions {
     fn default() -> Self {
-        Self {
-            memory_bytes: 256 << 20,
-            total_bytes: 2 << 30,
-            timeout: Duration::from_secs(30),
-            concurrency: 8,
-            patience: Duration::from_secs(5),
-            max_sql_bytes: 64 << 10,
-        }
+        Self { memory_bytes: 256 << 20, max_sql_bytes: 64 << 10 }
     }
 }
 
 /// Why a query has no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum QueryError {
     /// The SQL is wrong, or fails on the rows that it reads.
     #[error("{message}")]
@@ -109,21 +96,18 @@ pub struct QueryEngine {
     options: QueryOptions,
     state: SessionState,
     catalog: Arc<MemoryCatalogProvider>,
-    slots: Arc<Semaphore>,
-    threads: run::Threads,
+    budget: Arc<dyn Budget>,
 }
 
 impl QueryEngine {
-    /// An engine without tables.
+    /// An engine without tables, whose queries share a budget with others.
     ///
     /// # Errors
-    /// [`QueryError::Failed`] when its threads cannot be started.
-    pub fn new(options: QueryOptions) -> Result<Self, QueryError> {
+    /// [`QueryError::Failed`] when there is something wrong with its functions.
+    pub fn new(options: QueryOptions, budget: Arc<dyn Budget>) -> Result<Self, QueryError> {
         let catalog = Arc::new(MemoryCatalogProvider::new());
         let state = session(&catalog, options.memory_bytes)?;
-        let slots = Arc::new(Semaphore::new(options.concurrency));
-        let threads = run::Threads::start(STACK_BYTES, &options)?;
-        let engine = Self { options, state, catalog, slots, threads };
+        let engine = Self { options, state, catalog, budget };
         engine.schema(PROJECTIONS)?;
         Ok(engine)
     }
@@ -143,7 +127,7 @@ impl QueryEngine {
         Ok(())
     }
 
-    /// Starts a query; its rows come as they are computed. `params` are the values of `$1`, `$2`, …
+    /// Starts a query; its rows are computed as they are read. `params` are the values of `$1`, `$2`, …
     ///
     /// # Errors
     /// Any [`QueryError`]; those that come later are in the stream, which ends with them.
@@ -153,11 +137,7 @@ impl QueryEngine {
             return Err(QueryError::invalid(format!("the SQL is {} bytes long, and {most} are allowed", sql.len())));
         }
         let params = plan::parameters(params)?;
-        let slot = tokio::time::timeout(self.options.patience, Arc::clone(&self.slots).acquire_owned());
-        // The semaphore is never closed.
-        let slot = slot.await.map_err(|_| QueryError::Busy)?.map_err(|_| QueryError::Busy)?;
-        let query = run::Query { state: self.state.clone(), sql: sql.to_string(), params, slot };
-        self.threads.run(query, &self.options).await
+        run::start(self.state.clone(), sql, params, Share::new(self.options.memory_bytes, &self.budget)).await
     }
 
     fn schema(&self, name: &str) -> Result<Arc<dyn datafusion::catalog::SchemaProvider>, QueryError> {
