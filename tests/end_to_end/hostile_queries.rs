@@ -308,3 +308,17 @@ async fn queries_share_what_there_is_for_all() {
     let few = "SELECT text FROM sensor.reading ORDER BY text LIMIT 5";
     assert_eq!(process.sql(few).await.len(), 5);
 }
+
+/// A process answers many questions, also where those before were left with scans that had more to give.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_answers_one_question_after_the_other() {
+    let (process, _folder) = started(&[]).await;
+    let before = process.peaks_of_children_kib();
+    for _ in 0..100 {
+        assert_eq!(process.sql("SELECT text FROM sensor.reading LIMIT 1").await.len(), 1);
+        let (status, _) = process.sql_answer("SELECT nothing FROM sensor.reading").await;
+        assert_eq!(status, 400);
+    }
+    let after = process.peaks_of_children_kib();
+    assert!(after.len() <= 2 && before.keys().any(|child| after.contains_key(child)), "{before:?} {after:?}");
+}

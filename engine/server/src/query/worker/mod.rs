@@ -54,7 +54,7 @@ fn serve(options: QueryOptions, link: &Arc<Link>, told: &Receiver<Told>) -> anyh
             Told::Query(_) => return Err(anyhow!("a question came before the tables")),
         }
     }
-    warm_up(&engine, &runtime);
+    warm_up(options, &runtime)?;
     let watch = Watch::start(options.memory_bytes)?;
     while let Ok(told) = told.recv() {
         let Told::Query(question) = told else { continue };
@@ -79,10 +79,20 @@ fn outcome_of(engine: &QueryEngine, runtime: &Runtime, question: &Question, link
     }
 }
 
-/// What is made when it is first used is made before anyone waits for it.
-fn warm_up(engine: &QueryEngine, runtime: &Runtime) {
+/// What is made when it is first used is made before anyone waits for it. Nobody listens yet, so nobody is asked for memory.
+fn warm_up(options: QueryOptions, runtime: &Runtime) -> Result<(), QueryError> {
+    struct Plenty;
+
+    impl Budget for Plenty {
+        fn take(&self, _: usize) -> bool {
+            true
+        }
+
+        fn give(&self, _: usize) {}
+    }
+
+    let engine = QueryEngine::new(options, Arc::new(Plenty))?;
     let sql = "SELECT a, count(*) AS n FROM (VALUES (1), (2)) t(a) WHERE a > 1 GROUP BY a ORDER BY a".to_string();
     let question = Question { sql, params: Vec::new(), format: Format::Json, limit: 10 };
-    let outcome = runtime.block_on(answer::answer(engine, &question, &|_| {}));
-    debug_assert_eq!(outcome, Ok(()));
+    runtime.block_on(answer::answer(&engine, &question, &|_| {}))
 }

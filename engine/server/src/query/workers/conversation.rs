@@ -72,7 +72,7 @@ impl Conversation {
                 self.pool.keep(worker);
                 return Ok(None);
             }
-            if worker.input().say(&question, &[]).is_ok() && matches!(worker.hear(), Ok(Some((FromWorker::Heard, _)))) {
+            if worker.input().say(&question, &[]).is_ok() && has_heard(&mut worker) {
                 return Ok(Some(worker));
             }
             if tries == IDLE {
@@ -131,6 +131,16 @@ impl Conversation {
         }
         End::Ended
     }
+}
+
+/// Whether the question has arrived. Scans of the last one may still have had something to say.
+fn has_heard(worker: &mut WorkerProcess) -> bool {
+    while let Ok(Some((head, _))) = worker.hear() {
+        if matches!(head, FromWorker::Heard) {
+            return true;
+        }
+    }
+    false
 }
 
 impl Drop for Conversation {
