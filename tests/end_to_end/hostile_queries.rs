@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use reqwest::Client;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 use crate::process::{Process, memory_of, signal_to};
 
@@ -154,6 +155,12 @@ async fn ask(client: &Client, query: &str, sql: &str) -> (u16, String) {
     (status, answer.text().await.expect("a whole answer"))
 }
 
+/// The same, while something else is done.
+fn asking(process: &Process, sql: &'static str) -> JoinHandle<(u16, String)> {
+    let (client, url) = (process.client.clone(), process.query.clone());
+    tokio::spawn(async move { ask(&client, &url, sql).await })
+}
+
 /// What is seen of the process while it is asked.
 #[derive(Default)]
 struct Seen {
@@ -238,7 +245,7 @@ const ENDLESS: &str = "SELECT count(*) AS n FROM generate_series(1, 900000000000
 async fn until_children(process: &Process, fits: impl Fn(usize) -> bool) -> Vec<u32> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let children: Vec<u32> = Process::peaks_of_children_of(process.id()).into_keys().collect();
+        let children: Vec<u32> = process.peaks_of_children_kib().into_keys().collect();
         if fits(children.len()) {
             return children;
         }
@@ -250,16 +257,11 @@ async fn until_children(process: &Process, fits: impl Fn(usize) -> bool) -> Vec<
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_goes_away_ends_the_query() {
     let (process, _folder) = started(&[]).await;
-    let waiting: Vec<_> = (0..8)
-        .map(|_| {
-            let (client, url) = (process.client.clone(), process.query.clone());
-            tokio::spawn(async move { ask(&client, &url, ENDLESS).await })
-        })
-        .collect();
+    let waiting: Vec<_> = (0..8).map(|_| asking(&process, ENDLESS)).collect();
     until_children(&process, |count| count >= 8).await;
     let (status, text) = ask(&process.client, &process.query, "SELECT 1 AS a").await;
     assert_eq!((status, text.contains("too_many_queries")), (503, true), "{text}");
-    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    waiting.iter().for_each(JoinHandle::abort);
     // One or two wait for what comes.
     until_children(&process, |count| count <= 2).await;
     assert_eq!(process.sql("SELECT count(*) AS n FROM sensor.reading").await[0]["n"], json!(ROWS));
@@ -276,16 +278,13 @@ async fn a_process_of_a_query_may_be_killed_and_outlives_nobody() {
             signal_to(child, "KILL");
         }
     }
-    let asking = {
-        let (client, url) = (process.client.clone(), process.query.clone());
-        tokio::spawn(async move { ask(&client, &url, ENDLESS).await })
-    };
+    let asked = asking(&process, ENDLESS);
     // One computes, and one waits.
     let both = until_children(&process, |count| count == 2).await;
     for child in both {
         signal_to(child, "KILL");
     }
-    let (status, text) = asking.await.expect("asked");
+    let (status, text) = asked.await.expect("asked");
     let answer: Value = serde_json::from_str(&text).expect("JSON");
     assert_eq!((status, &answer["code"]), (422, &json!("query_memory")), "{text}");
     assert_eq!(process.sql(count).await[0]["n"], json!(ROWS));

@@ -67,7 +67,7 @@ fn keep_quiet_about_guarded_panics() {
 fn main() -> ExitCode {
     keep_quiet_about_guarded_panics();
     // Not a command for people, so it is neither in the help nor in completions.
-    if std::env::args_os().nth(1).is_some_and(|command| command == query::WORKER) {
+    if std::env::args_os().nth(1).is_some_and(|command| command == query::worker::COMMAND) {
         return ended(query::worker::run());
     }
     let arguments = match cli::Cli::try_parse() {

@@ -21,7 +21,7 @@ impl Memory {
     /// A quarter of what the machine, or the container, has.
     pub fn of_machine() -> Self {
         let text = |path: &str| std::fs::read_to_string(path).ok();
-        let total = text("/proc/meminfo").and_then(|text| total_of(&text)).unwrap_or(4 << 30);
+        let total = text("/proc/meminfo").and_then(|text| bytes_in(&text, "MemTotal:")).unwrap_or(4 << 30);
         let limits = LIMITS.iter().filter_map(|path| text(path)?.trim().parse::<u64>().ok());
         Self((limits.fold(total, u64::min) / 4).max(LEAST))
     }
@@ -73,9 +73,10 @@ impl FromStr for Memory {
     }
 }
 
-fn total_of(meminfo: &str) -> Option<u64> {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+/// The bytes in a line of the system's accounts, such as `MemTotal:       24689764 kB`.
+pub fn bytes_in(account: &str, line: &str) -> Option<u64> {
+    let kib = account.lines().find_map(|found| found.strip_prefix(line))?;
+    kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 #[cfg(test)]
@@ -94,6 +95,6 @@ mod tests {
             assert!(bytes(wrong).is_err_and(|error| error.contains("no amount")), "{wrong}");
         }
         assert!(bytes("").is_ok_and(|bytes| bytes >= LEAST));
-        assert_eq!(total_of("MemTotal:       24689764 kB\nMemFree: 1 kB\n"), Some(24_689_764 << 10));
+        assert_eq!(bytes_in("MemTotal:       24689764 kB\nMemFree: 1 kB\n", "MemTotal:"), Some(24_689_764 << 10));
     }
 }

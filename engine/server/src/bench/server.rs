@@ -13,6 +13,7 @@ use anyhow::{Context, anyhow};
 use reqwest::Method;
 use tempfile::TempDir;
 
+use crate::memory::bytes_in;
 use crate::remote::{Service, Where};
 use crate::{Failure, INPUT_IS_WRONG};
 
@@ -141,8 +142,8 @@ impl Server {
         let (status, times) = (read("status")?, read("stat")?);
         Some(Usage {
             cpu_seconds: cpu_seconds(&times)?,
-            resident_bytes: kilobytes(&status, "VmRSS:")? * 1_024,
-            peak_bytes: kilobytes(&status, "VmHWM:")? * 1_024,
+            resident_bytes: bytes_in(&status, "VmRSS:")?,
+            peak_bytes: bytes_in(&status, "VmHWM:")?,
         })
     }
 
@@ -172,11 +173,6 @@ fn cpu_seconds(stat: &str) -> Option<f64> {
     Some((f64::from(user) + f64::from(system)) / TICKS)
 }
 
-fn kilobytes(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,8 +182,8 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 9 0 100 1 1";
         assert_eq!(cpu_seconds(stat), Some(3.0));
         let status = "Name:\tx\nVmHWM:\t   2048 kB\nVmRSS:\t   1024 kB\n";
-        assert_eq!((kilobytes(status, "VmHWM:"), kilobytes(status, "VmRSS:")), (Some(2_048), Some(1_024)));
-        assert_eq!(kilobytes(status, "VmSwap:"), None);
+        assert_eq!((bytes_in(status, "VmHWM:"), bytes_in(status, "VmRSS:")), (Some(2_048 << 10), Some(1_024 << 10)));
+        assert_eq!(bytes_in(status, "VmSwap:"), None);
     }
 
     #[test]

@@ -28,7 +28,6 @@ use cornjacket_runtime::{Changes, Status};
 use tokio::sync::watch;
 
 use self::live::Live;
-pub use self::workers::COMMAND as WORKER;
 use self::workers::{Limits, Workers};
 use crate::http::Problem;
 use crate::memory::Memory;

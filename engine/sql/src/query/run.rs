@@ -22,7 +22,7 @@ use super::{QueryError, counted, plan};
 pub struct Rows {
     /// Its columns.
     pub schema: SchemaRef,
-    /// Its rows as they are computed; nothing comes after an error.
+    /// Its rows as they are computed; whoever meets an error reads no further.
     pub batches: Pin<Box<dyn Stream<Item = Result<RecordBatch, QueryError>> + Send>>,
 }
 
@@ -43,12 +43,6 @@ pub(super) async fn start(
     let stream = executed.await.map_err(|error| error_of(&error, Some(&state)))?;
     let schema = stream.schema();
     let batches = stream.map(|batch| batch.map_err(|error| error_of(&error, None)).and_then(printable));
-    // What a scan still gives after an error is not read.
-    let batches = batches.scan(false, |is_over, batch| {
-        let item = (!*is_over).then_some(batch);
-        *is_over = matches!(item, Some(Err(_)));
-        std::future::ready(item)
-    });
     Ok(Rows { schema, batches: Box::pin(batches) })
 }
 

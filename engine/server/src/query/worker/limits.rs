@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, Signal, getpid, kill_process, setrlimit};
 
+use crate::memory::bytes_in;
+
 /// How often the watch looks.
 const EVERY: Duration = Duration::from_millis(4);
 /// How much a process may have grown when it answers another question.
@@ -89,9 +91,7 @@ impl Drop for Watched<'_> {
 
 /// A line of the system's account of this process; there is none on systems other than Linux.
 fn own_bytes(line: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kib = status.lines().find_map(|found| found.strip_prefix(line))?;
-    kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+    bytes_in(&std::fs::read_to_string("/proc/self/status").ok()?, line)
 }
 
 #[cfg(test)]

@@ -20,12 +20,13 @@ use self::limits::Watch;
 use self::link::{Link, Told};
 use super::format::Format;
 use super::workers::wire::{self, FromWorker, Question, ToWorker};
-use super::workers::yield_to_others;
 use crate::Failure;
 
-/// Answers queries until stdin ends.
+/// The command that it is started with.
+pub const COMMAND: &str = "query-worker";
+
+/// Answers queries until stdin ends, with the priority of who started it.
 pub fn run() -> Result<(), Failure> {
-    yield_to_others();
     limits::give_way();
     let mut input = BufReader::new(std::io::stdin());
     let Ok(Some((ToWorker::Begin(options), _))) = wire::read(&mut input) else {

@@ -23,7 +23,6 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 
 use conversation::Conversation;
-pub use process::COMMAND;
 use process::{Leash, WorkerProcess};
 use room::Room;
 use wire::{Question, ToWorker};
@@ -95,7 +94,10 @@ impl Workers {
         let (room, idle) = (Room::new(limits.total_bytes), Mutex::default());
         let pool = Arc::new(Pool { tables, opening, room, idle });
         let spare = Arc::clone(&pool);
-        std::thread::Builder::new().name("query".into()).spawn(move || spare.have_spare())?;
+        std::thread::Builder::new().name("query".into()).spawn(move || {
+            yield_to_others();
+            spare.have_spare();
+        })?;
         let slots = Arc::new(Semaphore::new(limits.concurrency));
         Ok(Self { pool, slots, timeout: limits.timeout, patience: limits.patience })
     }
@@ -165,7 +167,6 @@ impl Pool {
 
     /// Sees to it that the next question finds a process.
     fn have_spare(&self) {
-        yield_to_others();
         if !self.idle.lock().is_empty() {
             return;
         }
@@ -200,9 +201,9 @@ fn opening(tables: &[NamedTable], limits: QueryOptions) -> anyhow::Result<Vec<u8
 }
 
 /// Taking events in comes first. With a niceness of 12 a thread gets some 6 % of a processor beside one of the ordinary
-/// priority, and all of it when nobody else wants it. On Linux this is a matter of the thread that calls it and those that it
-/// starts; elsewhere it would be one of the whole process.
-pub fn yield_to_others() {
+/// priority, and all of it when nobody else wants it. On Linux this is a matter of the thread that calls it and of the threads
+/// and processes that it starts; elsewhere it would be one of the whole process.
+fn yield_to_others() {
     if cfg!(target_os = "linux")
         && let Err(error) = rustix::process::setpriority_process(None, 12)
     {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use cornjacket_sql::query::QueryError;
 use parking_lot::Mutex;
+use rustix::process::Signal;
 
 use super::wire::{self, FromWorker, ToWorker};
+use crate::query::worker::COMMAND;
 
 /// This very program, even where its file has been replaced by a newer one.
 const PROGRAM: &str = "/proc/self/exe";
-/// The command that it is started with.
-pub const COMMAND: &str = "query-worker";
 /// How much of its last words is read.
 const MOST_WORDS: u64 = 64 << 10;
 
@@ -41,9 +41,9 @@ impl WorkerProcess {
         let program = if cfg!(target_os = "linux") { PROGRAM.into() } else { std::env::current_exe()? };
         let mut command = Command::new(program);
         command.arg(COMMAND).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // It has no secrets to tell, whatever it is asked.
         // What ends the terminal's processes is for who started it, which lets its queries finish.
         command.process_group(0);
+        // It has no secrets to tell, whatever it is asked.
         command.env_clear().env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
         let mut child = command.spawn()?;
         let (Some(mut input), Some(output), Some(errors)) =
@@ -85,7 +85,9 @@ impl WorkerProcess {
                 QueryError::Invalid { message: "this is nested too deeply to be computed".into(), hint: None }
             }
             // Its own watch, or the system where memory is short.
-            (.., Some(KILL)) => QueryError::Memory("its process had more of the machine's memory than it may".into()),
+            (.., Some(signal)) if signal == Signal::KILL.as_raw() => {
+                QueryError::Memory("its process had more of the machine's memory than it may".into())
+            }
             _ => {
                 let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                 tracing::warn!(status, words = &*words, "a query has ended its process");
@@ -94,9 +96,6 @@ impl WorkerProcess {
         }
     }
 }
-
-/// The number of SIGKILL.
-const KILL: i32 = 9;
 
 impl Drop for WorkerProcess {
     fn drop(&mut self) {

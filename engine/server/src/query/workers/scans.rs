@@ -8,9 +8,9 @@ use arrow::array::RecordBatch;
 use arrow::ipc::writer::StreamWriter;
 use cornjacket_core::{Error, Result, guard};
 
+use super::Pool;
 use super::process::WorkerInput;
 use super::wire::{AHEAD, ToWorker, parts};
-use super::{Pool, yield_to_others};
 
 /// The scans of a query. Dropping them ends them.
 pub struct Scans {
@@ -52,7 +52,7 @@ impl Scans {
     }
 }
 
-/// One reading of a table, on a thread of its own.
+/// One reading of a table, on a thread of its own with the priority of the conversation that began it.
 struct Scan {
     number: u32,
     input: Arc<WorkerInput>,
@@ -62,7 +62,6 @@ struct Scan {
 
 impl Scan {
     fn run(mut self, pool: &Pool, table: usize, columns: &[usize]) {
-        yield_to_others();
         let outcome = guard::guarded(|| {
             let Some(table) = pool.tables.get(table) else { return Err(Error::Closed) };
             let mut failed = None;
@@ -95,13 +94,11 @@ impl Scan {
     }
 
     fn encoded(&mut self, part: &RecordBatch) -> Result<Vec<u8>> {
-        let mut stream = match self.stream.take() {
+        let stream = match &mut self.stream {
             Some(stream) => stream,
-            None => StreamWriter::try_new(Vec::new(), &part.schema())?,
+            none => none.insert(StreamWriter::try_new(Vec::new(), &part.schema())?),
         };
         stream.write(part)?;
-        let bytes = std::mem::take(stream.get_mut());
-        self.stream = Some(stream);
-        Ok(bytes)
+        Ok(std::mem::take(stream.get_mut()))
     }
 }

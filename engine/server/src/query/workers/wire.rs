@@ -125,13 +125,14 @@ pub fn write(out: &mut impl Write, head: &impl Serialize, body: &[u8]) -> Result
 
 /// Reads a frame; `None` where the other side has ended.
 pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Vec<u8>)>> {
-    let mut lengths = [0; 8];
-    match input.read_exact(&mut lengths) {
+    let [mut of_head, mut of_body] = [[0; 4]; 2];
+    match input.read_exact(&mut of_head) {
         Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
         outcome => outcome?,
     }
-    let mut part = |at: usize| {
-        let length = lengths[at..].iter().take(4).rev().fold(0, |length: u32, byte| length << 8 | u32::from(*byte));
+    input.read_exact(&mut of_body)?;
+    let mut part = |length: [u8; 4]| {
+        let length = u32::from_le_bytes(length);
         if length > MOST {
             return Err(Error::new(ErrorKind::InvalidData, "this is no frame"));
         }
@@ -139,8 +140,8 @@ pub fn read<T: DeserializeOwned>(input: &mut impl Read) -> Result<Option<(T, Vec
         input.read_exact(&mut bytes)?;
         Ok(bytes)
     };
-    let head = part(0)?;
-    let body = part(4)?;
+    let head = part(of_head)?;
+    let body = part(of_body)?;
     Ok(Some((serde_json::from_slice(&head)?, body)))
 }
 
